@@ -1,0 +1,25 @@
+//! The words every layer of Fanwire shares, and the bytes they become.
+//!
+//! No tokio, no IO and no clock: everything here is a value or a function from values to bytes.
+//!
+//! - [`Channel`], [`Position`], [`Publication`], [`Broadcast`]: what travels
+//! - [`Payload`]: application data, kept as the bytes and the kind it came in
+//! - [`Message`] (bytes in) and [`frame`] (finished socket bytes out)
+//! - [`Disconnect`], [`Refusal`], [`Unsubscribe`]: how a connection, a request, a subscription ends
+
+mod channel;
+mod disconnect;
+pub mod frame;
+mod message;
+mod payload;
+mod position;
+mod publication;
+mod refusal;
+
+pub use channel::{Channel, InvalidChannel};
+pub use disconnect::Disconnect;
+pub use message::Message;
+pub use payload::{Payload, PayloadKind};
+pub use position::{Epoch, Position};
+pub use publication::{Broadcast, ClientInfo, Publication, Stamp};
+pub use refusal::{Refusal, Unsubscribe};
