@@ -1,0 +1,85 @@
+//! Who a client is and what its tokens grant.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use fanwire_wire::Channel;
+use futures_util::future::BoxFuture;
+
+/// Turns tokens into identities and grants.
+///
+/// What needs no token (anonymous clients, the rules of namespaces) is decided by the node itself.
+pub trait Authorizer: Send + Sync + 'static {
+    /// Verifies a connection token.
+    fn connection<'a>(&'a self, token: &'a str) -> BoxFuture<'a, Result<Identity, AuthError>>;
+
+    /// Verifies a subscription token. The caller compares [`SubscriptionToken::user`] and
+    /// [`SubscriptionToken::channel`] with the connection and the request.
+    fn subscription<'a>(&'a self, token: &'a str) -> BoxFuture<'a, Result<SubscriptionToken, AuthError>>;
+}
+
+/// Who a client is.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Identity {
+    /// The user's id; empty for an anonymous one.
+    pub user: Arc<str>,
+    /// When the connection ends unless renewed, in seconds of Unix time.
+    pub expire_at: Option<u64>,
+    /// JSON that other clients see beside the user.
+    pub info: Option<Bytes>,
+    /// Channels the client is subscribed to by the server.
+    pub subscriptions: Vec<(Channel, Grant)>,
+}
+
+/// The terms of one subscription.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Grant {
+    /// When the subscription ends unless renewed, in seconds of Unix time.
+    pub expire_at: Option<u64>,
+    /// JSON that other clients see beside the user, in this channel.
+    pub info: Option<Bytes>,
+    /// JSON for the subscriber itself.
+    pub data: Option<Bytes>,
+    /// Deviations from the namespace's options.
+    pub overrides: Overrides,
+}
+
+/// Deviations from a namespace's options, for one subscription; `None` leaves the option as it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Overrides {
+    /// Whether the subscriber is listed in presence.
+    pub presence: Option<bool>,
+    /// Whether its joining and leaving is announced.
+    pub join_leave: Option<bool>,
+    /// Whether it receives joins and leaves without asking.
+    pub force_join_leave: Option<bool>,
+    /// Whether the subscription is recoverable.
+    pub recovery: Option<bool>,
+    /// Whether the subscription has a position.
+    pub positioning: Option<bool>,
+}
+
+/// What a verified subscription token says.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SubscriptionToken {
+    /// The user it was made for.
+    pub user: Arc<str>,
+    /// The channel it opens.
+    pub channel: String,
+    /// The terms.
+    pub grant: Grant,
+}
+
+/// Why a token grants nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AuthError {
+    /// It was good once.
+    #[error("token expired")]
+    Expired,
+    /// It never was good here; the text is for the log.
+    #[error("invalid token: {0}")]
+    Invalid(String),
+    /// It cannot be verified at the moment.
+    #[error("token cannot be verified: {0}")]
+    Unavailable(String),
+}

@@ -1,0 +1,106 @@
+//! What carries publications between nodes and keeps their history.
+
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use std::sync::Arc;
+
+use fanwire_wire::{Broadcast, Channel, Position, Publication};
+
+/// Carries broadcasts between nodes and keeps the history of channels.
+///
+/// A broker hands everything it receives to the [`Dispatcher`](crate::Dispatcher) it was made with,
+/// per channel in one order that is the same on all nodes. Delivery happens only on this way back:
+/// the publishing node takes no short cut.
+pub trait Broker: Send + Sync + 'static {
+    /// Applies one publication: idempotency check, stamp, history, then delivery to every node with subscribers.
+    ///
+    /// The broker sets `stamp`; whatever stands there is ignored.
+    fn publish(&self, publication: Publication, options: PublishOptions) -> BoxFuture<'_, Result<Published, Error>>;
+
+    /// Carries a join or leave: delivered like a publication, kept nowhere.
+    fn announce(&self, broadcast: Broadcast) -> BoxFuture<'_, Result<(), Error>>;
+
+    /// Starts to receive `channel`; resolves when everything published from then on arrives.
+    ///
+    /// States a wish: a later [`Broker::unsubscribe`] overrides it, a repetition changes nothing.
+    fn subscribe(&self, channel: &Channel) -> BoxFuture<'_, Result<(), Error>>;
+
+    /// Stops receiving `channel`. Takes effect some time later.
+    fn unsubscribe(&self, channel: &Channel);
+
+    /// Reads a channel's stream. A stream nobody published to begins to exist, so that its position can be held.
+    fn history(&self, channel: &Channel, query: HistoryQuery) -> BoxFuture<'_, Result<History, Error>>;
+
+    /// Forgets a channel's publications; its position stays.
+    fn remove_history(&self, channel: &Channel) -> BoxFuture<'_, Result<(), Error>>;
+}
+
+/// How to apply a publication.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PublishOptions {
+    /// Keep it; `None` for channels without history.
+    pub history: Option<Retention>,
+    /// Applied at most once under this key (per channel, for [`IDEMPOTENCY_TTL`]).
+    pub idempotency_key: Option<Arc<str>>,
+}
+
+/// How long a result is remembered under its idempotency key.
+pub const IDEMPOTENCY_TTL: Duration = Duration::from_secs(300);
+
+/// What a channel keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// The most publications kept.
+    pub size: usize,
+    /// How long one is kept.
+    pub ttl: Duration,
+}
+
+/// A publication the broker has applied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Published {
+    /// Its place, if the channel keeps a stream.
+    pub position: Option<Position>,
+}
+
+/// Which part of a stream to read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HistoryQuery {
+    /// Only what lies behind this offset (before it, when reversed).
+    pub since: Option<u64>,
+    /// The most publications returned; 0 for the position alone.
+    pub limit: usize,
+    /// In which direction.
+    pub order: Order,
+}
+
+/// The direction of a read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Order {
+    /// The oldest first.
+    #[default]
+    Forward,
+    /// The newest first.
+    Reverse,
+}
+
+/// A part of a stream.
+#[derive(Clone, Debug, PartialEq)]
+pub struct History {
+    /// The publications, each with its stamp.
+    pub publications: Vec<Arc<Publication>>,
+    /// The stream's end at the moment of the read.
+    pub top: Position,
+}
+
+/// Why a broker could not do what was asked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// Nothing was applied; a retry may succeed.
+    #[error("broker unavailable: {0}")]
+    Unavailable(Arc<str>),
+    /// The request may or may not have been applied; a retry with the same idempotency key settles it.
+    #[error("broker did not answer in time: outcome unknown")]
+    OutcomeUnknown,
+}

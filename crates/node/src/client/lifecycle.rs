@@ -1,0 +1,350 @@
+//! From open to gone: connecting, pings, terms, the end.
+
+use std::cell::{Cell, RefCell};
+use std::ops::Deref;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use fanwire_wire::{Channel, Disconnect, Position, Refusal};
+
+use super::subscribe::{Prepared, Wanted};
+use super::{Client, Failure, Status, Subscribed, Timers};
+use crate::authorizer::{AuthError, Grant, Identity};
+use crate::clock;
+use crate::metrics;
+use crate::outlet::{Outlet, Socket};
+use crate::protocol::{Event, Session};
+use crate::{Namespace, Worker};
+
+/// What a client says when it connects.
+#[derive(Clone, Debug, Default)]
+pub struct ConnectRequest {
+    /// Its connection token; empty for none.
+    pub token: String,
+    /// Where its server-side subscriptions stood before, by channel name.
+    pub positions: Vec<(String, Position)>,
+}
+
+/// What a client learns when it has connected.
+#[derive(Debug)]
+pub struct Connected {
+    /// Its id.
+    pub client: String,
+    /// The seconds until its term ends; `None` for never.
+    pub ttl: Option<u32>,
+    /// The seconds between pings.
+    pub ping: u32,
+    /// What the server subscribed it to.
+    pub subscriptions: Vec<(Channel, Subscribed)>,
+}
+
+/// How long the last frame may take to leave, and the peer to answer it.
+const CLOSE_SECONDS: u32 = 2;
+
+impl Client {
+    /// Opens the core's end of a connection. Leaving is the guard's `Drop`.
+    pub(crate) fn open(
+        worker: &Rc<Worker>,
+        protocol: &'static str,
+        session: Box<dyn Session>,
+        socket: impl Socket + 'static,
+    ) -> ClientGuard {
+        let config = &worker.node().config().client;
+        let outlet = Outlet::new(socket, config.queue_size, worker.queue_gauge());
+        let now = worker.second();
+        let client = Rc::new(Self {
+            worker: Rc::clone(worker),
+            outlet,
+            session,
+            protocol,
+            id: crate::id::random(),
+            status: Cell::new(Status::Opened),
+            user: RefCell::new(worker.nobody()),
+            info: RefCell::default(),
+            subscriptions: RefCell::default(),
+            ended: RefCell::default(),
+            timers: Timers {
+                last_read: Cell::new(now),
+                deadline: Cell::new(now + seconds(config.connect_timeout)),
+                ..Timers::default()
+            },
+        });
+        client.outlet.key.set(worker.add(&client));
+        client.schedule();
+        metrics::connections(protocol).increment(1);
+        ClientGuard(client)
+    }
+
+    /// Lets the session begin.
+    ///
+    /// # Errors
+    ///
+    /// How the connection is to end.
+    pub async fn begin(self: &Rc<Self>) -> Result<(), Disconnect> {
+        self.session.on_open(self).await
+    }
+
+    /// Makes the connection somebody's.
+    ///
+    /// # Errors
+    ///
+    /// A refusal leaves the connection good for nothing but its end.
+    pub async fn connect(self: &Rc<Self>, request: ConnectRequest) -> Result<Connected, Failure> {
+        if self.status.get() != Status::Opened {
+            return Err(Disconnect::BadRequest.into());
+        }
+        // Until the answer is known; a second request does not get in between.
+        self.status.set(Status::Refused);
+        let identity = self.identify(&request.token).await?;
+        let personal = self.worker.node().config().client.personal_channel && !identity.user.is_empty();
+        let personal = personal.then(|| Channel::new(&format!("#{}", identity.user)).ok()).flatten();
+
+        self.status.set(Status::Connected);
+        *self.user.borrow_mut() = Arc::clone(&identity.user);
+        *self.info.borrow_mut() = identity.info.map(Box::new);
+        self.worker.add_user(&identity.user, self.outlet.key.get());
+
+        let wanted = personal.map(|channel| (channel, Grant::default())).into_iter().chain(identity.subscriptions);
+        let subscriptions = self.connect_subscriptions(wanted.collect(), &request.positions).await;
+        let subscriptions = subscriptions.inspect_err(|failure| {
+            if matches!(failure, Failure::Refusal(_)) && !self.is_closed() {
+                self.status.set(Status::Refused);
+                self.leave_all();
+            }
+        })?;
+        if self.is_closed() {
+            return Err(Disconnect::ConnectionClosed.into());
+        }
+        self.set_term(identity.expire_at);
+        self.timers.deadline.set(0);
+        let interval = seconds(self.worker.node().config().client.ping_interval);
+        // Spread over the second half of the interval, so that clients that came together are not pinged together.
+        let spread = (self.outlet.key.get() % 256) * (interval / 2) / 256;
+        self.timers.next_ping.set(self.worker.second() + interval - spread);
+        self.schedule();
+        let ttl = identity.expire_at.map(clock::seconds_until);
+        Ok(Connected { client: self.id(), ttl, ping: interval, subscriptions })
+    }
+
+    /// Renews the connection's term with a new token of the same user; returns the seconds left, `None` for ever.
+    ///
+    /// # Errors
+    ///
+    /// An expired token is refused (109); any other that does not fit ends the connection (3500).
+    pub async fn refresh(self: &Rc<Self>, token: &str) -> Result<Option<u32>, Failure> {
+        let identity = match self.worker.node().authorizer().connection(token).await {
+            Ok(identity) if identity.user == *self.user.borrow() => identity,
+            Err(AuthError::Expired) => return Err(Refusal::TokenExpired.into()),
+            Err(AuthError::Unavailable(reason)) => return Err(unavailable(&reason)),
+            Ok(_) | Err(AuthError::Invalid(_)) => return Err(Disconnect::InvalidToken.into()),
+        };
+        self.set_term(identity.expire_at);
+        self.schedule();
+        Ok(identity.expire_at.map(clock::seconds_until))
+    }
+
+    /// Sets the connection's term from outside and tells the client.
+    pub(crate) fn set_term_and_tell(self: &Rc<Self>, expire_at: Option<u64>) {
+        self.set_term(expire_at);
+        self.schedule();
+        self.tell(&Event::Refreshed { ttl: expire_at.map(clock::seconds_until) });
+    }
+
+    /// Takes the answer to a ping.
+    ///
+    /// # Errors
+    ///
+    /// [`Disconnect::BadRequest`] if there was no ping.
+    pub fn pong(&self) -> Result<(), Disconnect> {
+        if self.timers.pinged.replace(0) == 0 { Err(Disconnect::BadRequest) } else { Ok(()) }
+    }
+
+    /// Ends the connection: leaves every channel, tells the client why, and closes the socket once that is written.
+    /// The first reason counts.
+    pub fn close(self: &Rc<Self>, disconnect: Disconnect) {
+        let mut farewell = BytesMut::new();
+        self.session.encode_disconnect(&disconnect, &mut farewell);
+        self.close_with(disconnect, farewell);
+    }
+
+    /// Ends the connection with a last frame of the caller's.
+    pub fn close_with(self: &Rc<Self>, disconnect: Disconnect, farewell: BytesMut) {
+        if self.is_closed() {
+            return;
+        }
+        tracing::debug!(client = self.id(), reason = disconnect.name(), "closing connection");
+        let (lost, slow) = (disconnect == Disconnect::WriteError, disconnect == Disconnect::Slow);
+        self.ended.borrow_mut().get_or_insert(disconnect);
+        self.leave_all();
+        self.status.set(Status::Closed);
+        if slow {
+            self.outlet.shed();
+        }
+        if lost || self.outlet.push(farewell.freeze()).is_err() {
+            return self.outlet.abort();
+        }
+        self.outlet.finish();
+        self.timers.deadline.set(self.worker.second() + CLOSE_SECONDS);
+        self.schedule();
+    }
+
+    /// Looks at the client when its second has come; pings, ends what is over, and puts it down for the next look.
+    pub(crate) fn tick(self: &Rc<Self>, now: u32) {
+        if self.timers.check.get() != now {
+            return;
+        }
+        self.timers.check.set(0);
+        let due = |timer: &Cell<u32>| timer.get() != 0 && timer.get() <= now;
+        let config = &self.worker.node().config().client;
+        if due(&self.timers.deadline) {
+            if self.is_closed() {
+                return self.outlet.abort();
+            }
+            return self.close(Disconnect::Stale);
+        }
+        if self.timers.expires.get() != 0 && self.timers.expires.get() + seconds(config.expiry_grace) <= now {
+            return self.close(Disconnect::Expired);
+        }
+        if self.timers.pinged.get() != 0 && self.timers.pinged.get() + seconds(config.pong_timeout) <= now {
+            return self.close(Disconnect::NoPong);
+        }
+        self.end_expired_subscriptions(now);
+        if due(&self.timers.next_ping) {
+            self.ping(now, seconds(config.ping_interval));
+        }
+        self.schedule();
+    }
+
+    /// Pings a client unless bytes went both ways within half the interval: each end needs a sign of the other.
+    fn ping(self: &Rc<Self>, now: u32, interval: u32) {
+        let quiet_since = self.timers.last_read.get().min(self.outlet.last_write.get());
+        let patience = interval.div_ceil(2);
+        if quiet_since + patience > now {
+            return self.timers.next_ping.set(quiet_since + patience);
+        }
+        self.timers.next_ping.set(now + interval);
+        if self.timers.pinged.get() == 0 {
+            self.timers.pinged.set(now);
+            self.tell(&Event::Ping);
+        }
+    }
+
+    /// Puts the client down for the next second in which something may be due.
+    pub(super) fn schedule(self: &Rc<Self>) {
+        if self.is_closed() && self.timers.deadline.get() == 0 {
+            return;
+        }
+        let config = &self.worker.node().config().client;
+        let grace = seconds(config.expiry_grace);
+        let after = |timer: &Cell<u32>, delay: u32| (timer.get() != 0).then(|| timer.get() + delay);
+        let subscriptions = self.subscriptions.borrow();
+        let next = [
+            after(&self.timers.deadline, 0),
+            after(&self.timers.next_ping, 0),
+            after(&self.timers.expires, grace),
+            after(&self.timers.pinged, seconds(config.pong_timeout)),
+        ]
+        .into_iter()
+        .chain(subscriptions.iter().map(|subscription| after(&subscription.expires, grace)))
+        .flatten()
+        .min();
+        let Some(next) = next else { return };
+        let check = self.timers.check.get();
+        if check == 0 || next < check {
+            self.timers.check.set(self.worker.look_at(self.outlet.key.get(), next));
+        }
+    }
+
+    async fn identify(&self, token: &str) -> Result<Identity, Failure> {
+        let node = self.worker.node();
+        let config = &node.config().client;
+        if token.is_empty() {
+            let welcome = config.anonymous || config.insecure;
+            return if welcome { Ok(Identity::default()) } else { Err(Refusal::Unauthorized.into()) };
+        }
+        match node.authorizer().connection(token).await {
+            Ok(identity) => Ok(identity),
+            Err(_) if config.insecure => Ok(Identity::default()),
+            Err(AuthError::Expired) => Err(Refusal::TokenExpired.into()),
+            Err(AuthError::Unavailable(reason)) => Err(unavailable(&reason)),
+            Err(AuthError::Invalid(reason)) => {
+                tracing::debug!(client = self.id(), reason, "connection token refused");
+                Err(Disconnect::InvalidToken.into())
+            }
+        }
+    }
+
+    /// Begins the server-side subscriptions, all live at the same moment: the connect reply comes before anything they carry.
+    async fn connect_subscriptions(
+        self: &Rc<Self>,
+        wanted: Vec<(Channel, Grant)>,
+        positions: &[(String, Position)],
+    ) -> Result<Vec<(Channel, Subscribed)>, Failure> {
+        let mut prepared: Vec<Prepared> = Vec::with_capacity(wanted.len());
+        for (channel, grant) in wanted {
+            if self.subscription(&channel).is_some() {
+                continue;
+            }
+            let since =
+                positions.iter().find(|(name, _)| name == channel.as_str()).map(|(_, position)| position.clone());
+            prepared.push(self.prepare(Wanted::by_server(channel, grant, since)).await?);
+        }
+        prepared.into_iter().map(|prepared| self.finish(prepared)).collect()
+    }
+
+    fn set_term(&self, expire_at: Option<u64>) {
+        self.timers.expires.set(self.worker.second_of(expire_at));
+    }
+}
+
+/// An open connection; dropping it leaves everything.
+#[derive(Debug)]
+pub struct ClientGuard(Rc<Client>);
+
+impl Deref for ClientGuard {
+    type Target = Rc<Client>;
+
+    fn deref(&self) -> &Rc<Client> {
+        &self.0
+    }
+}
+
+impl Drop for ClientGuard {
+    fn drop(&mut self) {
+        let client = &self.0;
+        client.leave_all();
+        client.status.set(Status::Closed);
+        client.outlet.abort();
+        let unsaid = if client.outlet.is_broken() { Disconnect::WriteError } else { Disconnect::ConnectionClosed };
+        let reason = client.ended().unwrap_or(unsaid);
+        client.worker.remove(client.outlet.key.get(), &client.user());
+        metrics::connections(client.protocol).decrement(1);
+        metrics::disconnects(&reason).increment(1);
+        tracing::debug!(client = client.id(), reason = reason.name(), "connection closed");
+    }
+}
+
+fn unavailable(reason: &str) -> Failure {
+    tracing::warn!(reason, "tokens cannot be verified");
+    Refusal::Internal.into()
+}
+
+/// Whole seconds, rounded up; at least one.
+pub(crate) fn seconds(duration: std::time::Duration) -> u32 {
+    u32::try_from(duration.as_millis().div_ceil(1000)).unwrap_or(u32::MAX / 4).clamp(1, u32::MAX / 4)
+}
+
+/// The namespace's options as this grant changes them.
+pub(super) fn overridden(namespace: &Namespace, grant: &Grant) -> Namespace {
+    let overrides = &grant.overrides;
+    let keeps = namespace.retention().is_some();
+    Namespace {
+        presence: overrides.presence.unwrap_or(namespace.presence),
+        join_leave: overrides.join_leave.unwrap_or(namespace.join_leave),
+        force_join_leave: overrides.force_join_leave.unwrap_or(namespace.force_join_leave),
+        recovery: keeps && overrides.recovery.unwrap_or(namespace.recovery),
+        positioning: keeps && overrides.positioning.unwrap_or(namespace.positioning),
+        ..namespace.clone()
+    }
+}

@@ -1,0 +1,214 @@
+//! The core's end of one connection.
+
+mod lifecycle;
+mod requests;
+mod subscribe;
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use fanwire_wire::{Channel, ClientInfo, Disconnect, Message, Refusal};
+
+use crate::Worker;
+use crate::outlet::Outlet;
+use crate::protocol::{Event, Session};
+use crate::subscription::Subscription;
+
+pub use lifecycle::{ClientGuard, ConnectRequest, Connected};
+pub use requests::HistoryRequest;
+pub use subscribe::{Recovery, SubscribeRequest, Subscribed};
+
+/// The core's end of one connection: who it is, what it is subscribed to, and its way out.
+///
+/// Belongs to its worker's thread. Sessions call its methods; whatever they answer is written by the session.
+pub struct Client {
+    worker: Rc<Worker>,
+    outlet: Rc<Outlet>,
+    session: Box<dyn Session>,
+    protocol: &'static str,
+    id: [u8; 16],
+    status: Cell<Status>,
+    /// Who it is, once connected.
+    user: RefCell<Arc<str>>,
+    info: RefCell<Option<Box<Bytes>>>,
+    subscriptions: RefCell<Vec<Rc<Subscription>>>,
+    /// The first reason to end the connection.
+    ended: RefCell<Option<Disconnect>>,
+    timers: Timers,
+}
+
+/// How far a connection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Status {
+    /// Nobody yet.
+    Opened,
+    /// Asked to connect and was refused: good for nothing more.
+    Refused,
+    /// Somebody.
+    Connected,
+    /// On its way out.
+    Closed,
+}
+
+/// Seconds of the worker's clock; 0 for none.
+#[derive(Debug, Default)]
+struct Timers {
+    /// When the wheel looks at the client next.
+    check: Cell<u32>,
+    /// When something last came in.
+    last_read: Cell<u32>,
+    /// When a ping was sent that is not answered.
+    pinged: Cell<u32>,
+    /// When the next ping may be due.
+    next_ping: Cell<u32>,
+    /// When the connection's term ends.
+    expires: Cell<u32>,
+    /// By when it must have connected, or its last frame must have left.
+    deadline: Cell<u32>,
+}
+
+/// Why a request got no answer of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// The request is refused; the connection goes on.
+    Refusal(Refusal),
+    /// The connection ends.
+    Disconnect(Disconnect),
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refusal(refusal)
+    }
+}
+
+impl From<Disconnect> for Failure {
+    fn from(disconnect: Disconnect) -> Self {
+        Self::Disconnect(disconnect)
+    }
+}
+
+impl Client {
+    /// The connection's id, a random UUID.
+    #[must_use]
+    pub fn id(&self) -> String {
+        crate::id::format(&self.id)
+    }
+
+    /// The user's id; empty for an anonymous one, and before the connection is somebody's.
+    #[must_use]
+    pub fn user(&self) -> Arc<str> {
+        self.user.borrow().clone()
+    }
+
+    /// The worker it belongs to.
+    #[must_use]
+    pub fn worker(&self) -> &Rc<Worker> {
+        &self.worker
+    }
+
+    /// Whether the connection is on its way out: nothing more is answered.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.status.get() == Status::Closed
+    }
+
+    /// Whether the connection is somebody's.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.status.get() == Status::Connected
+    }
+
+    /// Why the connection ends, if it does.
+    #[must_use]
+    pub fn ended(&self) -> Option<Disconnect> {
+        self.ended.borrow().clone()
+    }
+
+    /// Gives the session one message. What it answers leaves with [`Client::flush`].
+    ///
+    /// # Errors
+    ///
+    /// How the connection is to end: see [`Client::close`].
+    pub async fn handle(self: &Rc<Self>, message: Message) -> Result<(), Disconnect> {
+        self.touch();
+        self.session.on_message(self, message).await
+    }
+
+    /// Notes that something came in.
+    pub fn touch(&self) {
+        self.timers.last_read.set(self.worker.second());
+    }
+
+    /// Puts a finished frame behind those already waiting; it leaves with [`Client::flush`].
+    ///
+    /// # Errors
+    ///
+    /// How the connection ends.
+    pub fn push(&self, frame: Bytes) -> Result<(), Disconnect> {
+        self.outlet.push(frame)
+    }
+
+    /// Writes what was pushed.
+    ///
+    /// # Errors
+    ///
+    /// How the connection ends.
+    pub fn flush(&self) -> Result<(), Disconnect> {
+        if self.outlet.is_waiting() {
+            self.outlet.last_write.set(self.worker.second());
+        }
+        self.outlet.flush()
+    }
+
+    /// Tells the client something, at once.
+    pub(crate) fn tell(self: &Rc<Self>, event: &Event<'_>) {
+        let mut frame = BytesMut::new();
+        let told = self
+            .session
+            .encode_event(event, &mut frame)
+            .and_then(|()| self.push(frame.freeze()))
+            .and_then(|()| self.flush());
+        if let Err(disconnect) = told {
+            self.close(disconnect);
+        }
+    }
+
+    /// The subscription to a channel in any phase.
+    fn subscription(&self, channel: &Channel) -> Option<Rc<Subscription>> {
+        self.subscriptions.borrow().iter().find(|subscription| subscription.channel.name == *channel).cloned()
+    }
+
+    pub(crate) fn subscription_count(&self) -> usize {
+        self.subscriptions.borrow().len()
+    }
+
+    /// What other clients see of this one.
+    fn client_info(&self, subscription: Option<&Subscription>) -> ClientInfo {
+        let unbox = |info: &RefCell<Option<Box<Bytes>>>| info.borrow().as_deref().cloned();
+        ClientInfo {
+            user: self.user(),
+            client: self.id().into(),
+            conn_info: unbox(&self.info),
+            chan_info: subscription.and_then(|subscription| unbox(&subscription.info)),
+        }
+    }
+
+    /// Logs why the broker could not serve a request, and refuses the request.
+    fn broker_failed(&self, error: &crate::broker::Error) -> Refusal {
+        self.worker.node().broker_failed(error)
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("id", &self.id())
+            .field("protocol", &self.protocol)
+            .field("status", &self.status)
+            .finish_non_exhaustive()
+    }
+}

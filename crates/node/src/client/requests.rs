@@ -1,0 +1,104 @@
+//! Requests about channels: publish, presence, history.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use fanwire_wire::{Channel, ClientInfo, Payload, Position, Refusal};
+
+use super::Client;
+use crate::Namespace;
+use crate::broker::{History, HistoryQuery, Order, Published};
+use crate::namespace::Permission;
+use crate::node::Publish;
+use crate::presence::PresenceStats;
+use crate::subscription::Origin;
+
+/// Which part of a stream a client wants.
+#[derive(Clone, Debug, Default)]
+pub struct HistoryRequest {
+    /// The most publications: 0 for the position alone, negative for as many as the node allows.
+    pub limit: i32,
+    /// Only what lies behind this position (before it, when reversed).
+    pub since: Option<Position>,
+    /// In which direction.
+    pub order: Order,
+}
+
+impl Client {
+    /// Publishes in the client's name.
+    ///
+    /// # Errors
+    ///
+    /// Codes 100, 102, 103 and 107.
+    pub async fn publish(self: &Rc<Self>, channel: &str, payload: Payload) -> Result<Published, Refusal> {
+        let (channel, namespace) = self.resolve(channel)?;
+        self.permit(&channel, namespace.publish)?;
+        let subscription = self.subscription(&channel);
+        let info = Some(self.client_info(subscription.as_deref()));
+        self.worker.node().publish(Publish { info, ..Publish::new(channel, payload) }).await
+    }
+
+    /// Reads who is in a channel.
+    ///
+    /// # Errors
+    ///
+    /// Codes 100, 102, 103, 107 and 108.
+    pub async fn presence(self: &Rc<Self>, channel: &str) -> Result<Vec<Arc<ClientInfo>>, Refusal> {
+        let channel = self.see_presence(channel)?;
+        self.worker.node().members(&channel).await
+    }
+
+    /// Counts who is in a channel.
+    ///
+    /// # Errors
+    ///
+    /// Codes 100, 102, 103, 107 and 108.
+    pub async fn presence_stats(self: &Rc<Self>, channel: &str) -> Result<PresenceStats, Refusal> {
+        let channel = self.see_presence(channel)?;
+        self.worker.node().presence_stats(&channel).await
+    }
+
+    /// Reads a channel's stream.
+    ///
+    /// # Errors
+    ///
+    /// Codes 100, 102, 103, 107, 108, and 112 if the position belongs to another life of the stream.
+    pub async fn history(self: &Rc<Self>, channel: &str, request: HistoryRequest) -> Result<History, Refusal> {
+        let (channel, namespace) = self.resolve(channel)?;
+        self.permit(&channel, namespace.history_read)?;
+        self.worker.node().history(&channel, request).await
+    }
+
+    fn see_presence(&self, channel: &str) -> Result<Channel, Refusal> {
+        let (channel, namespace) = self.resolve(channel)?;
+        self.permit(&channel, namespace.presence_read)?;
+        Ok(channel)
+    }
+
+    fn resolve(&self, channel: &str) -> Result<(Channel, Arc<Namespace>), Refusal> {
+        let channel = Channel::new(channel).map_err(|_| Refusal::BadRequest)?;
+        let namespace = self.worker.node().namespace(&channel).ok_or(Refusal::UnknownChannel)?;
+        Ok((channel, namespace))
+    }
+
+    fn permit(&self, channel: &Channel, permission: Permission) -> Result<(), Refusal> {
+        let subscription = || self.subscription(channel).filter(|subscription| subscription.is_live());
+        let permitted = self.worker.node().config().client.insecure
+            || match permission {
+                Permission::Anyone => true,
+                Permission::Authenticated => !self.user().is_empty(),
+                Permission::Subscriber => subscription().is_some(),
+                Permission::Token => subscription().is_some_and(|found| found.terms.origin == Origin::Token),
+                Permission::Nobody => false,
+            };
+        if permitted { Ok(()) } else { Err(Refusal::PermissionDenied) }
+    }
+}
+
+impl HistoryRequest {
+    /// The query for the broker, with at most `cap` publications.
+    pub(crate) fn query(&self, cap: usize) -> HistoryQuery {
+        let limit = usize::try_from(self.limit).unwrap_or(cap).min(cap);
+        HistoryQuery { since: self.since.as_ref().map(|since| since.offset), limit, order: self.order }
+    }
+}

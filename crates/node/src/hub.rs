@@ -1,0 +1,349 @@
+//! A worker's local subscribers, and the dispatch of broadcasts into turn batches.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::fmt;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use fanwire_wire::{Broadcast, Channel, Disconnect, Position, Publication, Stamp};
+use smallvec::SmallVec;
+use tokio::time::Instant;
+
+use crate::outlet::Outlet;
+use crate::protocol::Encoder;
+use crate::subscription::Subscription;
+
+/// The channels with subscribers on one worker.
+#[derive(Default)]
+pub(crate) struct Hub {
+    channels: RefCell<HashMap<Channel, Rc<LocalChannel>>>,
+    /// Channels with an open batch, each once.
+    pub(crate) dirty: RefCell<Vec<Rc<LocalChannel>>>,
+    /// The bytes in all open batches.
+    pub(crate) open_bytes: Cell<usize>,
+}
+
+/// What dispatching a broadcast asks of the worker.
+#[derive(Debug, Default)]
+pub(crate) struct Outcome {
+    /// Connections that cannot go on, by key.
+    pub(crate) ended: Vec<(u32, Disconnect)>,
+    /// Subscriptions whose position cannot be continued, each with its connection's key.
+    pub(crate) gaps: Vec<(u32, Rc<Subscription>)>,
+}
+
+impl Hub {
+    /// Finds a channel, or begins it.
+    pub(crate) fn channel(&self, name: &Channel) -> Rc<LocalChannel> {
+        let mut channels = self.channels.borrow_mut();
+        if let Some(channel) = channels.get(name) {
+            return Rc::clone(channel);
+        }
+        let channel = Rc::new(LocalChannel {
+            name: name.clone(),
+            groups: RefCell::default(),
+            joining: RefCell::default(),
+            position: RefCell::default(),
+            members: Cell::new(0),
+            dirty: Cell::new(false),
+        });
+        channels.insert(name.clone(), Rc::clone(&channel));
+        channel
+    }
+
+    /// Ends a channel that lost its last member.
+    pub(crate) fn remove(&self, channel: &LocalChannel) {
+        self.channels.borrow_mut().remove(&channel.name);
+    }
+
+    /// How many channels have members here.
+    pub(crate) fn len(&self) -> usize {
+        self.channels.borrow().len()
+    }
+
+    /// The channels and how many subscriptions each has.
+    pub(crate) fn members(&self) -> Vec<(Channel, usize)> {
+        self.channels.borrow().values().map(|channel| (channel.name.clone(), channel.members.get() as usize)).collect()
+    }
+
+    /// Appends a broadcast to the open batches of its channel, encoded once per encoder.
+    pub(crate) fn dispatch(&self, broadcast: &Broadcast, at: Instant) -> Outcome {
+        let mut outcome = Outcome::default();
+        let Some(channel) = self.channels.borrow().get(broadcast.channel()).cloned() else { return outcome };
+        if let Broadcast::Publication(publication) = broadcast {
+            if !channel.advance(publication, &mut outcome) {
+                return outcome;
+            }
+            for joining in channel.joining.borrow().iter() {
+                joining.hold(publication);
+            }
+        }
+        let added = channel.append(broadcast, at, &mut outcome);
+        if added > 0 {
+            self.open_bytes.set(self.open_bytes.get() + added);
+            if !channel.dirty.replace(true) {
+                self.dirty.borrow_mut().push(channel);
+            }
+        }
+        outcome
+    }
+}
+
+/// One channel on one worker.
+pub(crate) struct LocalChannel {
+    pub(crate) name: Channel,
+    pub(crate) groups: RefCell<SmallVec<[Group; 1]>>,
+    /// Subscribers whose history is being read.
+    joining: RefCell<Vec<Rc<Joining>>>,
+    /// The last publication dispatched here, in a channel with a stream.
+    position: RefCell<Option<Position>>,
+    /// Subscriptions in any state.
+    members: Cell<u32>,
+    pub(crate) dirty: Cell<bool>,
+}
+
+impl LocalChannel {
+    /// Counts a new member.
+    pub(crate) fn enter(&self) {
+        self.members.set(self.members.get() + 1);
+    }
+
+    /// Counts a member out; true if it was the last.
+    pub(crate) fn leave(&self) -> bool {
+        self.members.set(self.members.get() - 1);
+        self.members.get() == 0
+    }
+
+    /// Begins to hold publications for a subscriber whose history is being read.
+    pub(crate) fn begin_join(self: &Rc<Self>) -> JoinGuard {
+        let joining = Rc::new(Joining::default());
+        self.joining.borrow_mut().push(Rc::clone(&joining));
+        JoinGuard { channel: Rc::clone(self), joining }
+    }
+
+    /// Makes a subscriber live: it gets what is dispatched from here on.
+    pub(crate) fn activate(
+        &self,
+        subscription: &Rc<Subscription>,
+        outlet: &Rc<Outlet>,
+        encoder: &'static dyn Encoder,
+        audience: Audience,
+    ) {
+        let mut groups = self.groups.borrow_mut();
+        let found = groups
+            .iter()
+            .position(|group| group.audience == audience && group.encoder.name() == encoder.name())
+            .unwrap_or_else(|| {
+                groups.push(Group::new(encoder, audience));
+                groups.len() - 1
+            });
+        let group = &mut groups[found];
+        subscription.place.set(Some((found as u8, group.entries.len() as u32)));
+        group.entries.push(Entry {
+            outlet: Rc::clone(outlet),
+            subscription: Rc::clone(subscription),
+            done: group.sealed,
+            skip: group.batch.len() as u32,
+        });
+    }
+
+    /// Ends the delivery to a live subscriber.
+    pub(crate) fn deactivate(&self, subscription: &Subscription) {
+        let Some((group, index)) = subscription.place.take() else { return };
+        let group = &mut self.groups.borrow_mut()[group as usize];
+        // The last entry moves into the hole; `done` keeps a running sweep from serving it twice.
+        group.entries.swap_remove(index as usize);
+        if let Some(moved) = group.entries.get(index as usize) {
+            moved.subscription.place.set(subscription_place(moved, index));
+        }
+        if group.entries.is_empty() {
+            group.entries.shrink_to_fit();
+        }
+    }
+
+    /// Checks a publication's place against the one before. False for what was dispatched already.
+    fn advance(&self, publication: &Publication, outcome: &mut Outcome) -> bool {
+        let Some(Stamp { position, prev }) = &publication.stamp else { return true };
+        let mut current = self.position.borrow_mut();
+        if let Some(current) = current.as_ref() {
+            let same_life = current.epoch == position.epoch;
+            if same_life && position.offset <= current.offset {
+                return false;
+            }
+            if !same_life || *prev != current.offset {
+                for group in self.groups.borrow().iter() {
+                    let positioned = group.entries.iter().filter(|entry| entry.subscription.terms.positioned);
+                    outcome
+                        .gaps
+                        .extend(positioned.map(|entry| (entry.outlet.key.get(), Rc::clone(&entry.subscription))));
+                }
+            }
+        }
+        *current = Some(position.clone());
+        true
+    }
+
+    /// Encodes into the batch of every group concerned; returns the bytes added.
+    fn append(&self, broadcast: &Broadcast, at: Instant, outcome: &mut Outcome) -> usize {
+        let for_all = matches!(broadcast, Broadcast::Publication(_));
+        let mut groups = self.groups.borrow_mut();
+        let mut added = 0;
+        for index in 0..groups.len() {
+            let (earlier, rest) = groups.split_at_mut(index);
+            let group = &mut rest[0];
+            if group.entries.is_empty() || !(for_all || group.audience == Audience::JoinLeave) {
+                continue;
+            }
+            let start = group.batch.len();
+            let twin = earlier.iter().find(|twin| twin.fresh > 0 && twin.encoder.name() == group.encoder.name());
+            if let Some(twin) = twin {
+                group.batch.extend_from_slice(&twin.batch[twin.batch.len() - twin.fresh..]);
+            } else if let Err(disconnect) = group.encoder.encode(broadcast, &mut group.batch) {
+                let ended = group.entries.iter().map(|entry| (entry.outlet.key.get(), disconnect.clone()));
+                outcome.ended.extend(ended);
+            }
+            group.fresh = group.batch.len() - start;
+            if group.fresh > 0 {
+                added += group.fresh;
+                group.marks.push(Mark { end: group.batch.len() as u32, at });
+            }
+        }
+        for group in groups.iter_mut() {
+            group.fresh = 0;
+        }
+        added
+    }
+}
+
+fn subscription_place(moved: &Entry, index: u32) -> Option<(u8, u32)> {
+    moved.subscription.place.get().map(|(group, _)| (group, index))
+}
+
+/// What a group's subscribers want beside publications.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Audience {
+    /// Nothing.
+    Publications,
+    /// Joins and leaves.
+    JoinLeave,
+}
+
+/// The subscribers of a channel that share their bytes, and the batch of the turn.
+pub(crate) struct Group {
+    encoder: &'static dyn Encoder,
+    audience: Audience,
+    /// Dense, in no order.
+    pub(crate) entries: Vec<Entry>,
+    /// Finished bytes that no sweep has taken yet.
+    pub(crate) batch: BytesMut,
+    /// Where in `batch` each broadcast ends.
+    pub(crate) marks: Vec<Mark>,
+    /// The number of the last batch a sweep has taken.
+    pub(crate) sealed: u32,
+    /// A sweep of an earlier batch is on its way.
+    pub(crate) sweeping: bool,
+    /// The bytes the current dispatch added.
+    fresh: usize,
+}
+
+impl Group {
+    fn new(encoder: &'static dyn Encoder, audience: Audience) -> Self {
+        Self {
+            encoder,
+            audience,
+            entries: Vec::new(),
+            batch: BytesMut::new(),
+            marks: Vec::new(),
+            sealed: 0,
+            sweeping: false,
+            fresh: 0,
+        }
+    }
+}
+
+/// One subscriber in a group.
+pub(crate) struct Entry {
+    pub(crate) outlet: Rc<Outlet>,
+    pub(crate) subscription: Rc<Subscription>,
+    /// The number of the last batch it was given.
+    pub(crate) done: u32,
+    /// The bytes of its first batch that were there before it came.
+    pub(crate) skip: u32,
+}
+
+/// The end of one broadcast in a batch.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mark {
+    pub(crate) end: u32,
+    /// When it was dispatched to the workers.
+    pub(crate) at: Instant,
+}
+
+/// Publications held for a subscriber whose history is being read.
+#[derive(Debug, Default)]
+struct Joining {
+    held: RefCell<Vec<Arc<Publication>>>,
+    overflowed: Cell<bool>,
+}
+
+/// The most publications held for one joining subscriber.
+const MAX_HELD: usize = 1024;
+
+impl Joining {
+    fn hold(&self, publication: &Arc<Publication>) {
+        let mut held = self.held.borrow_mut();
+        if held.len() < MAX_HELD {
+            held.push(Arc::clone(publication));
+        } else {
+            self.overflowed.set(true);
+        }
+    }
+}
+
+/// Holds publications as long as it lives.
+pub(crate) struct JoinGuard {
+    channel: Rc<LocalChannel>,
+    joining: Rc<Joining>,
+}
+
+impl JoinGuard {
+    /// What came behind `top`, if it continues there without a gap.
+    pub(crate) fn behind(&self, top: &Position) -> Option<Vec<Arc<Publication>>> {
+        if self.joining.overflowed.get() {
+            return None;
+        }
+        let mut offset = top.offset;
+        let mut behind = Vec::new();
+        for publication in self.joining.held.borrow().iter() {
+            let Some(stamp) = &publication.stamp else { continue };
+            if stamp.position.epoch == top.epoch && stamp.position.offset <= offset {
+                continue;
+            }
+            if stamp.position.epoch != top.epoch || stamp.prev != offset {
+                return None;
+            }
+            offset = stamp.position.offset;
+            behind.push(Arc::clone(publication));
+        }
+        Some(behind)
+    }
+
+    /// Lets the channel know where its stream stands, if it has not seen a publication yet.
+    pub(crate) fn place(&self, position: &Position) {
+        self.channel.position.borrow_mut().get_or_insert_with(|| position.clone());
+    }
+}
+
+impl Drop for JoinGuard {
+    fn drop(&mut self) {
+        self.channel.joining.borrow_mut().retain(|joining| !Rc::ptr_eq(joining, &self.joining));
+    }
+}
+
+impl fmt::Debug for LocalChannel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LocalChannel").field("name", &self.name).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,48 @@
+//! A Fanwire node: workers, their subscribers, and the path of a publication from the broker to the sockets.
+//!
+//! Knows no sockets, no HTTP and no protocol by name.
+//!
+//! - [`Node`]: what workers and control plane share; [`Worker`]: one thread and the connections it owns
+//! - [`Client`]: the core's end of one connection, with what a session may ask for
+//! - [`Protocol`], [`Session`], [`Encoder`]: what a client protocol implements
+//! - [`Broker`], [`Presence`], [`Authorizer`]: what the node leans on; [`MemoryBroker`] and [`MemoryPresence`] for one node
+//! - [`Socket`]: what a transport implements
+//!
+//! The path: `Node::publish` → [`Broker`] → [`Dispatcher`] (one letter for each interested worker) →
+//! the worker's hub (encode once, append to the channel's turn batch) → sweep (one write per connection) → outlet.
+
+pub mod authorizer;
+pub mod broker;
+mod client;
+pub mod clock;
+pub mod config;
+mod hub;
+mod id;
+mod interest;
+mod mailbox;
+mod memory;
+mod metrics;
+mod namespace;
+mod node;
+mod outlet;
+pub mod presence;
+pub mod protocol;
+mod subscription;
+mod sweep;
+mod wheel;
+mod worker;
+
+pub use authorizer::Authorizer;
+pub use broker::Broker;
+pub use client::{
+    Client, ClientGuard, ConnectRequest, Connected, Failure, HistoryRequest, Recovery, SubscribeRequest, Subscribed,
+};
+pub use config::{ClientConfig, Config};
+pub use interest::Dispatcher;
+pub use memory::{MemoryBroker, MemoryPresence};
+pub use namespace::{Namespace, Permission, RecoveryMode};
+pub use node::{Counts, Node, Parts, Publish, Seat, Selection};
+pub use outlet::Socket;
+pub use presence::Presence;
+pub use protocol::{Encoder, Protocol, Session};
+pub use worker::Worker;

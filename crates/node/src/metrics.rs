@@ -1,0 +1,100 @@
+//! The node's metrics.
+
+use std::fmt;
+
+use fanwire_wire::Disconnect;
+use metrics::{
+    Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+};
+
+/// Handles of the node's metrics, made once.
+#[derive(Clone)]
+pub(crate) struct Metrics {
+    pub(crate) publications: Counter,
+    pub(crate) deliveries: Counter,
+    pub(crate) delivered_bytes: Counter,
+    pub(crate) writes: Counter,
+    pub(crate) delivery_seconds: Histogram,
+    pub(crate) subscriptions: Gauge,
+    pub(crate) channels: Gauge,
+    pub(crate) queue_bytes: Gauge,
+    pub(crate) recoveries: [Counter; 2],
+    pub(crate) insufficient_state: Counter,
+    pub(crate) broker_errors: Counter,
+}
+
+impl Metrics {
+    /// Declares the metrics with the installed recorder.
+    #[must_use]
+    pub(crate) fn new() -> Self {
+        describe_counter!(
+            "fanwire_publications_total",
+            "Publications the broker has applied for this node's publishers"
+        );
+        describe_counter!("fanwire_deliveries_total", "Broadcasts written to clients");
+        describe_counter!("fanwire_delivered_bytes_total", Unit::Bytes, "Bytes of broadcasts written to clients");
+        describe_counter!(
+            "fanwire_writes_total",
+            "Writes that carried broadcasts; deliveries over writes is how well turns coalesce"
+        );
+        describe_histogram!(
+            "fanwire_delivery_seconds",
+            Unit::Seconds,
+            "From the dispatch of a broadcast to the end of its sweep, once for each worker"
+        );
+        describe_gauge!("fanwire_connections", "Open client connections");
+        describe_gauge!("fanwire_subscriptions", "Subscriptions of clients on this node");
+        describe_gauge!("fanwire_channels", "Channels with subscribers, summed over the workers");
+        describe_gauge!("fanwire_queue_bytes", Unit::Bytes, "Bytes that wait for full sockets");
+        describe_counter!("fanwire_recoveries_total", "Recoveries that clients asked for, by outcome");
+        describe_counter!(
+            "fanwire_insufficient_state_total",
+            "Subscriptions told that their position cannot be continued"
+        );
+        describe_counter!("fanwire_disconnects_total", "Connections that ended, by reason");
+        describe_counter!("fanwire_broker_errors_total", "Requests the broker could not serve");
+        for disconnect in Disconnect::ALL {
+            disconnects(disconnect).increment(0);
+        }
+        Self {
+            publications: counter!("fanwire_publications_total"),
+            deliveries: counter!("fanwire_deliveries_total"),
+            delivered_bytes: counter!("fanwire_delivered_bytes_total"),
+            writes: counter!("fanwire_writes_total"),
+            delivery_seconds: histogram!("fanwire_delivery_seconds"),
+            subscriptions: gauge!("fanwire_subscriptions"),
+            channels: gauge!("fanwire_channels"),
+            queue_bytes: gauge!("fanwire_queue_bytes"),
+            recoveries: ["failed", "complete"]
+                .map(|outcome| counter!("fanwire_recoveries_total", "outcome" => outcome)),
+            insufficient_state: counter!("fanwire_insufficient_state_total"),
+            broker_errors: counter!("fanwire_broker_errors_total"),
+        }
+    }
+
+    pub(crate) fn recovered(&self, complete: bool) {
+        self.recoveries[usize::from(complete)].increment(1);
+    }
+}
+
+/// The gauge of open connections of one protocol.
+pub(crate) fn connections(protocol: &'static str) -> Gauge {
+    gauge!("fanwire_connections", "protocol" => protocol)
+}
+
+/// The counter of connections that ended for one reason.
+pub(crate) fn disconnects(reason: &Disconnect) -> Counter {
+    counter!("fanwire_disconnects_total", "reason" => reason.name())
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,460 @@
+//! What a node's workers and its control plane share.
+
+use std::fmt;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use fanwire_wire::{Channel, ClientInfo, Disconnect, Payload, Position, Publication, Refusal, Unsubscribe};
+use tokio::sync::oneshot;
+
+use crate::authorizer::{Authorizer, Grant};
+use crate::broker::{self, Broker, History, PublishOptions, Published};
+use crate::client::HistoryRequest;
+use crate::clock;
+use crate::config::Config;
+use crate::mailbox::Letter;
+use crate::metrics::Metrics;
+use crate::namespace::{Namespace, Namespaces};
+use crate::presence::{Presence, PresenceStats};
+use crate::{Client, Dispatcher, Worker};
+
+/// What a node's workers and its control plane share.
+pub struct Node {
+    id: String,
+    config: Config,
+    namespaces: Namespaces,
+    dispatcher: Arc<Dispatcher>,
+    broker: Box<dyn Broker>,
+    presence: Box<dyn Presence>,
+    authorizer: Box<dyn Authorizer>,
+    metrics: Metrics,
+    /// Connections of each worker, those on their way to it included.
+    connections: Box<[AtomicUsize]>,
+}
+
+/// What a [`Node`] is made of.
+pub struct Parts {
+    /// Limits and rules.
+    pub config: Config,
+    /// The way from the broker to the workers; `broker` was made with it.
+    pub dispatcher: Arc<Dispatcher>,
+    /// Carries publications.
+    pub broker: Box<dyn Broker>,
+    /// Knows who is where.
+    pub presence: Box<dyn Presence>,
+    /// Verifies tokens.
+    pub authorizer: Box<dyn Authorizer>,
+}
+
+impl fmt::Debug for Parts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Parts").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+/// A publication on its way to the broker.
+#[derive(Clone, Debug)]
+pub struct Publish {
+    /// Where to.
+    pub channel: Channel,
+    /// What.
+    pub payload: Payload,
+    /// A name some protocols give their publications.
+    pub event: Option<Arc<str>>,
+    /// Labels for the application.
+    pub tags: Arc<[(String, String)]>,
+    /// In whose name, if a client's.
+    pub info: Option<ClientInfo>,
+    /// Applied at most once under this key.
+    pub idempotency_key: Option<Arc<str>>,
+    /// Not kept in the history, so without a position.
+    pub skip_history: bool,
+}
+
+impl Publish {
+    /// A publication with nothing but data.
+    #[must_use]
+    pub fn new(channel: Channel, payload: Payload) -> Self {
+        Self {
+            channel,
+            payload,
+            event: None,
+            tags: Arc::default(),
+            info: None,
+            idempotency_key: None,
+            skip_history: false,
+        }
+    }
+}
+
+/// Which connections of a user are meant.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Selection {
+    /// The user's id.
+    pub user: String,
+    /// Only this connection.
+    pub client: Option<String>,
+    /// All but these connections.
+    pub except: Vec<String>,
+}
+
+impl Selection {
+    fn of(&self, worker: &Worker) -> Vec<Rc<Client>> {
+        let wanted = |client: &Rc<Client>| {
+            let id = client.id();
+            client.is_connected() && self.client.as_ref().is_none_or(|only| *only == id) && !self.except.contains(&id)
+        };
+        worker.clients_of(&self.user).into_iter().filter(wanted).collect()
+    }
+}
+
+/// How many of what a node has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Open connections that are somebody's.
+    pub clients: usize,
+    /// Different user ids, the anonymous one counted once.
+    pub users: usize,
+    /// Channels with subscribers.
+    pub channels: usize,
+    /// Subscriptions.
+    pub subscriptions: usize,
+}
+
+impl Node {
+    /// Puts a node together. Its workers are started with [`Worker::start`], one for each of the dispatcher's.
+    #[must_use]
+    pub fn new(parts: Parts) -> Arc<Self> {
+        let Parts { config, dispatcher, broker, presence, authorizer } = parts;
+        Arc::new(Self {
+            id: crate::id::format(&crate::id::random()),
+            namespaces: Namespaces::new(&config.namespaces),
+            connections: dispatcher.mailboxes().iter().map(|_| AtomicUsize::new(0)).collect(),
+            config,
+            dispatcher,
+            broker,
+            presence,
+            authorizer,
+            metrics: Metrics::new(),
+        })
+    }
+
+    /// The node's id, new with every start.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Limits and rules.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The namespace of a channel. Where everything is allowed, an unknown one is like the nameless one.
+    #[must_use]
+    pub fn namespace(&self, channel: &Channel) -> Option<Arc<Namespace>> {
+        let fallback = || if self.config.client.insecure { self.namespaces.nameless() } else { None };
+        self.namespaces.resolve(channel).or_else(fallback).cloned()
+    }
+
+    /// Publishes to the cluster; resolves when the broker has applied it.
+    ///
+    /// # Errors
+    ///
+    /// Codes 100 and 102.
+    pub async fn publish(&self, publish: Publish) -> Result<Published, Refusal> {
+        let namespace = self.namespace(&publish.channel).ok_or(Refusal::UnknownChannel)?;
+        let history = if publish.skip_history { None } else { namespace.retention() };
+        let options = PublishOptions { history, idempotency_key: publish.idempotency_key };
+        let publication = Publication {
+            channel: publish.channel,
+            payload: publish.payload,
+            event: publish.event,
+            tags: publish.tags,
+            info: publish.info,
+            stamp: None,
+            time_ms: clock::unix_ms() as i64,
+        };
+        let published = self.broker.publish(publication, options).await;
+        let published = published.map_err(|error| self.broker_failed(&error))?;
+        self.metrics.publications.increment(1);
+        Ok(published)
+    }
+
+    /// Reads a channel's stream.
+    ///
+    /// # Errors
+    ///
+    /// Codes 100, 102, 108, and 112 if the position belongs to another life of the stream.
+    pub async fn history(&self, channel: &Channel, request: HistoryRequest) -> Result<History, Refusal> {
+        self.keeps_history(channel)?;
+        let history = self.broker.history(channel, request.query(self.config.client.history_limit)).await;
+        let history = history.map_err(|error| self.broker_failed(&error))?;
+        let elsewhere = |since: &Position| !since.epoch.is_empty() && since.epoch != history.top.epoch;
+        if request.since.as_ref().is_some_and(elsewhere) {
+            return Err(Refusal::UnrecoverablePosition);
+        }
+        Ok(history)
+    }
+
+    /// Forgets a channel's publications; its position stays.
+    ///
+    /// # Errors
+    ///
+    /// Codes 100, 102 and 108.
+    pub async fn remove_history(&self, channel: &Channel) -> Result<(), Refusal> {
+        self.keeps_history(channel)?;
+        self.broker.remove_history(channel).await.map_err(|error| self.broker_failed(&error))
+    }
+
+    /// Reads who is in a channel.
+    ///
+    /// # Errors
+    ///
+    /// Codes 100, 102 and 108.
+    pub async fn members(&self, channel: &Channel) -> Result<Vec<Arc<ClientInfo>>, Refusal> {
+        self.knows_presence(channel)?;
+        self.presence.members(channel).await.map_err(|error| self.broker_failed(&error))
+    }
+
+    /// Counts who is in a channel.
+    ///
+    /// # Errors
+    ///
+    /// Codes 100, 102 and 108.
+    pub async fn presence_stats(&self, channel: &Channel) -> Result<PresenceStats, Refusal> {
+        self.knows_presence(channel)?;
+        self.presence.stats(channel).await.map_err(|error| self.broker_failed(&error))
+    }
+
+    /// Subscribes a user's connections to a channel.
+    ///
+    /// # Errors
+    ///
+    /// Code 102; what goes wrong for a single connection ends or spares that one.
+    pub async fn subscribe(
+        &self,
+        selection: Selection,
+        channel: Channel,
+        grant: Grant,
+        since: Option<Position>,
+    ) -> Result<(), Refusal> {
+        self.namespace(&channel).ok_or(Refusal::UnknownChannel)?;
+        let work = move |worker: &Rc<Worker>| {
+            for client in selection.of(worker) {
+                let (channel, grant, since) = (channel.clone(), grant.clone(), since.clone());
+                tokio::task::spawn_local(async move {
+                    match client.subscribe_by_server(channel, grant, since).await {
+                        Err(crate::Failure::Disconnect(disconnect)) => client.close(disconnect),
+                        Err(crate::Failure::Refusal(refusal)) => {
+                            tracing::warn!(client = client.id(), %refusal, "server-side subscription failed");
+                        }
+                        Ok(()) => {}
+                    }
+                });
+            }
+        };
+        self.ask_workers(work).await;
+        Ok(())
+    }
+
+    /// Ends the subscriptions of a user's connections to a channel.
+    pub async fn unsubscribe(&self, selection: Selection, channel: Channel) {
+        let work = move |worker: &Rc<Worker>| {
+            for client in selection.of(worker) {
+                client.unsubscribe_by_server(&channel, Unsubscribe::Server);
+            }
+        };
+        self.ask_workers(work).await;
+    }
+
+    /// Ends a user's connections.
+    pub async fn disconnect(&self, selection: Selection, disconnect: Disconnect) {
+        let work = move |worker: &Rc<Worker>| {
+            for client in selection.of(worker) {
+                client.close(disconnect.clone());
+            }
+        };
+        self.ask_workers(work).await;
+    }
+
+    /// Gives a user's connections a new term, in seconds of Unix time; `None` for ever.
+    pub async fn refresh(&self, selection: Selection, expire_at: Option<u64>) {
+        let work = move |worker: &Rc<Worker>| {
+            for client in selection.of(worker) {
+                client.set_term_and_tell(expire_at);
+            }
+        };
+        self.ask_workers(work).await;
+    }
+
+    /// Counts what this node has.
+    pub async fn counts(&self) -> Counts {
+        let parts = self.ask_workers(|worker| worker.counts()).await;
+        let mut counts = Counts { channels: self.dispatcher.channels().len(), ..Counts::default() };
+        let mut users = std::collections::HashSet::new();
+        for (clients, subscriptions, of_users) in parts {
+            counts.clients += clients;
+            counts.subscriptions += subscriptions;
+            users.extend(of_users);
+        }
+        counts.users = users.len();
+        counts
+    }
+
+    /// The channels with subscribers on this node, each with how many.
+    pub async fn channels(&self) -> Vec<(Channel, usize)> {
+        let mut all = std::collections::BTreeMap::new();
+        for part in self.ask_workers(|worker| worker.hub().members()).await {
+            for (channel, members) in part {
+                *all.entry(channel).or_insert(0) += members;
+            }
+        }
+        all.into_iter().collect()
+    }
+
+    /// Ends all connections and waits until they are gone, at most three seconds.
+    pub async fn shut_down(&self) {
+        let close = |worker: &Rc<Worker>| {
+            for client in worker.clients() {
+                client.close(Disconnect::Shutdown);
+            }
+        };
+        self.ask_workers(close).await;
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(3);
+        while self.connections() > 0 && tokio::time::Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// How many workers the node has.
+    #[must_use]
+    pub fn workers(&self) -> usize {
+        self.connections.len()
+    }
+
+    /// Open connections, those in their handshake included.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.connections.iter().map(|count| count.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Chooses the worker with the fewest connections for a new one. Dropping the seat frees it.
+    #[must_use]
+    pub fn take_seat(self: &Arc<Self>) -> Seat {
+        let counts = self.connections.iter().map(|count| count.load(Ordering::Relaxed));
+        let index = counts.enumerate().min_by_key(|(_, count)| *count).map_or(0, |(index, _)| index);
+        self.connections[index].fetch_add(1, Ordering::Relaxed);
+        Seat { node: Arc::clone(self), index }
+    }
+
+    /// Runs `work` on every worker's thread and collects the answers.
+    pub async fn ask_workers<T: Send + 'static>(
+        &self,
+        work: impl Fn(&Rc<Worker>) -> T + Clone + Send + 'static,
+    ) -> Vec<T> {
+        let mut answers = Vec::new();
+        for mailbox in self.dispatcher.mailboxes() {
+            let (sender, receiver) = oneshot::channel();
+            let work = work.clone();
+            mailbox.ready().await;
+            mailbox.post(Letter::Run(Box::new(move |worker| {
+                // Whoever asked may have given up.
+                let _ = sender.send(work(worker));
+            })));
+            answers.push(receiver);
+        }
+        let mut collected = Vec::with_capacity(answers.len());
+        for answer in answers {
+            if let Ok(answer) = answer.await {
+                collected.push(answer);
+            }
+        }
+        collected
+    }
+
+    /// Gives up the channels nobody has wanted for a while, for ever.
+    pub async fn reconcile(self: Arc<Self>) {
+        let mut ticks = tokio::time::interval(Duration::from_secs(1));
+        loop {
+            ticks.tick().await;
+            self.dispatcher.sweep(&*self.broker);
+        }
+    }
+
+    pub(crate) fn connection_opened(&self, worker: usize) {
+        self.connections[worker].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn connection_closed(&self, worker: usize) {
+        self.connections[worker].fetch_sub(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn dispatcher(&self) -> &Arc<Dispatcher> {
+        &self.dispatcher
+    }
+
+    pub(crate) fn broker(&self) -> &dyn Broker {
+        &*self.broker
+    }
+
+    pub(crate) fn presence(&self) -> &dyn Presence {
+        &*self.presence
+    }
+
+    pub(crate) fn authorizer(&self) -> &dyn Authorizer {
+        &*self.authorizer
+    }
+
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Logs why the broker could not serve a request, and refuses the request.
+    pub(crate) fn broker_failed(&self, error: &broker::Error) -> Refusal {
+        self.metrics.broker_errors.increment(1);
+        tracing::warn!(%error, "broker request failed");
+        Refusal::Internal
+    }
+
+    fn keeps_history(&self, channel: &Channel) -> Result<(), Refusal> {
+        let namespace = self.namespace(channel).ok_or(Refusal::UnknownChannel)?;
+        namespace.retention().map(|_| ()).ok_or(Refusal::NotAvailable)
+    }
+
+    fn knows_presence(&self, channel: &Channel) -> Result<(), Refusal> {
+        let namespace = self.namespace(channel).ok_or(Refusal::UnknownChannel)?;
+        if namespace.presence { Ok(()) } else { Err(Refusal::NotAvailable) }
+    }
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Node").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// A new connection's place on a worker, counted from the moment it is chosen.
+#[derive(Debug)]
+pub struct Seat {
+    node: Arc<Node>,
+    index: usize,
+}
+
+impl Seat {
+    /// Runs `work` on the worker's thread. It keeps the seat until it has opened a client, which counts for itself.
+    pub async fn run(self, work: impl FnOnce(&Rc<Worker>, Self) + Send + 'static) {
+        let mailbox = Arc::clone(&self.node.dispatcher.mailboxes()[self.index]);
+        mailbox.ready().await;
+        mailbox.post(Letter::Run(Box::new(move |worker| work(worker, self))));
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.node.connection_closed(self.index);
+    }
+}

@@ -1,0 +1,302 @@
+//! Where a client's frames leave: its socket, and the bounded backlog used only while the socket is full.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::fmt;
+use std::future::poll_fn;
+use std::io::{self, ErrorKind, IoSlice};
+use std::net::Shutdown;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, Bytes};
+use fanwire_wire::Disconnect;
+
+/// The socket side of an [`Outlet`]: bytes in order, full or not.
+pub trait Socket {
+    /// Writes what the socket takes at once; [`ErrorKind::WouldBlock`] if that is nothing.
+    ///
+    /// # Errors
+    ///
+    /// Those of the socket.
+    fn try_write(&self, bytes: &[u8]) -> io::Result<usize>;
+
+    /// The same for several pieces.
+    ///
+    /// # Errors
+    ///
+    /// Those of the socket.
+    fn try_write_vectored(&self, parts: &[IoSlice<'_>]) -> io::Result<usize>;
+
+    /// Waits until a write may succeed again. One task at a time may wait.
+    fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// Ends one or both directions; the reader sees the end of the stream.
+    fn shutdown(&self, how: Shutdown);
+}
+
+/// A client's way out. One allocation holds the state and the socket, so a sweep touches one object per client.
+pub(crate) struct Outlet<S: ?Sized = dyn Socket> {
+    /// The client's key in its worker.
+    pub(crate) key: Cell<u32>,
+    phase: Cell<Phase>,
+    /// The socket refused bytes.
+    broken: Cell<bool>,
+    /// The worker's second in which bytes were last written.
+    pub(crate) last_write: Cell<u32>,
+    bound: u32,
+    backlog: RefCell<Option<Box<Backlog>>>,
+    gauge: Rc<Cell<usize>>,
+    socket: S,
+}
+
+/// How far an outlet is on its way from open to closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Open,
+    /// The last frame is in the backlog; the write side ends when it is written.
+    Closing,
+    Closed,
+}
+
+/// What waits: frames put aside for the end of the turn, or all that follows once the socket is full.
+#[derive(Default)]
+struct Backlog {
+    parts: VecDeque<Bytes>,
+    bytes: usize,
+    /// The socket is full, and a task waits for it.
+    blocked: bool,
+}
+
+/// What may be put aside before it is written without waiting for the end of the turn.
+const FLUSH_BYTES: usize = 64 * 1024;
+
+/// The most pieces given to one vectored write.
+const MAX_PARTS: usize = 64;
+
+impl<S: Socket + 'static> Outlet<S> {
+    /// Wraps a socket. `bound` is the most bytes that may wait; `gauge` counts what waits in all outlets of a worker.
+    pub(crate) fn new(socket: S, bound: usize, gauge: Rc<Cell<usize>>) -> Rc<Outlet> {
+        Rc::new(Self {
+            key: Cell::new(u32::MAX),
+            phase: Cell::new(Phase::Open),
+            broken: Cell::new(false),
+            last_write: Cell::new(0),
+            bound: u32::try_from(bound).unwrap_or(u32::MAX),
+            backlog: RefCell::new(None),
+            gauge,
+            socket,
+        })
+    }
+}
+
+impl Outlet {
+    /// Puts a frame aside until [`Outlet::flush`], or until a sweep passes: frames leave in the order they came.
+    /// Much at once is written early, so that what waits stays within the bound.
+    ///
+    /// # Errors
+    ///
+    /// How the connection ends.
+    pub(crate) fn push(self: &Rc<Self>, frame: Bytes) -> Result<(), Disconnect> {
+        self.append(frame)?;
+        if self.backlog.borrow().as_ref().is_some_and(|backlog| backlog.bytes > FLUSH_BYTES) {
+            self.flush()
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Writes `frames` behind whatever waits, all in one system call if the socket takes them.
+    ///
+    /// # Errors
+    ///
+    /// How the connection ends: the socket refused, or more would wait than the bound.
+    pub(crate) fn write(self: &Rc<Self>, frames: &[Bytes]) -> Result<(), Disconnect> {
+        if self.phase.get() != Phase::Open {
+            return Ok(());
+        }
+        if self.backlog.borrow().is_none() {
+            let (written, total) = match frames {
+                [frame] => (self.socket.try_write(frame), frame.len()),
+                _ => {
+                    let parts: smallvec::SmallVec<[IoSlice<'_>; 16]> =
+                        frames.iter().take(MAX_PARTS).map(|frame| IoSlice::new(frame)).collect();
+                    (self.socket.try_write_vectored(&parts), frames.iter().map(Bytes::len).sum())
+                }
+            };
+            let mut written = settle(written)?;
+            if written == total {
+                return Ok(());
+            }
+            for frame in frames {
+                let skipped = written.min(frame.len());
+                written -= skipped;
+                self.append(frame.slice(skipped..))?;
+            }
+        } else {
+            for frame in frames {
+                self.append(frame.clone())?;
+            }
+        }
+        self.flush()
+    }
+
+    /// Writes what waits, as far as the socket takes it; a task takes over the rest.
+    ///
+    /// # Errors
+    ///
+    /// How the connection ends.
+    pub(crate) fn flush(self: &Rc<Self>) -> Result<(), Disconnect> {
+        let blocked = self.backlog.borrow().as_ref().is_none_or(|backlog| backlog.blocked);
+        if blocked || self.write_backlog()? {
+            return Ok(());
+        }
+        {
+            let mut backlog = self.backlog.borrow_mut();
+            let Some(backlog) = backlog.as_mut() else { return Ok(()) };
+            if backlog.bytes > self.bound as usize {
+                return Err(Disconnect::Slow);
+            }
+            backlog.blocked = true;
+        }
+        tokio::task::spawn_local(Rc::clone(self).drain());
+        Ok(())
+    }
+
+    /// Ends the connection's write side once everything waiting is written. Nothing can be pushed from here on.
+    pub(crate) fn finish(self: &Rc<Self>) {
+        if self.phase.get() != Phase::Open {
+            return;
+        }
+        self.phase.set(Phase::Closing);
+        if self.flush().is_err() {
+            self.abort();
+        } else if self.backlog.borrow().is_none() {
+            self.socket.shutdown(Shutdown::Write);
+        }
+    }
+
+    /// Drops all that waits but the piece that is half written: a last frame may follow it.
+    pub(crate) fn shed(&self) {
+        if let Some(backlog) = self.backlog.borrow_mut().as_mut() {
+            backlog.parts.truncate(1);
+            let kept = backlog.parts.front().map_or(0, Bytes::len);
+            self.gauge.set(self.gauge.get() - (backlog.bytes - kept));
+            backlog.bytes = kept;
+        }
+    }
+
+    /// Drops what waits and ends both directions.
+    pub(crate) fn abort(&self) {
+        if self.phase.replace(Phase::Closed) != Phase::Closed {
+            self.forget_backlog();
+            self.socket.shutdown(Shutdown::Both);
+        }
+    }
+
+    /// Whether the socket refused bytes while nobody was there to be told.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken.get()
+    }
+
+    /// Whether anything waits.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.backlog.borrow().is_some()
+    }
+
+    fn append(&self, frame: Bytes) -> Result<(), Disconnect> {
+        if self.phase.get() != Phase::Open || frame.is_empty() {
+            return Ok(());
+        }
+        let mut backlog = self.backlog.borrow_mut();
+        let backlog = backlog.get_or_insert_default();
+        if backlog.blocked && backlog.bytes + frame.len() > self.bound as usize {
+            return Err(Disconnect::Slow);
+        }
+        backlog.bytes += frame.len();
+        self.gauge.set(self.gauge.get() + frame.len());
+        backlog.parts.push_back(frame);
+        Ok(())
+    }
+
+    /// Writes the backlog until it is empty (then it is freed: true) or the socket is full (false).
+    fn write_backlog(&self) -> Result<bool, Disconnect> {
+        let mut slot = self.backlog.borrow_mut();
+        let Some(backlog) = slot.as_mut() else { return Ok(true) };
+        while !backlog.parts.is_empty() {
+            let written = if backlog.parts.len() == 1 {
+                self.socket.try_write(&backlog.parts[0])
+            } else {
+                let parts: smallvec::SmallVec<[IoSlice<'_>; 16]> =
+                    backlog.parts.iter().take(MAX_PARTS).map(|part| IoSlice::new(part)).collect();
+                self.socket.try_write_vectored(&parts)
+            };
+            let mut written = settle(written)?;
+            if written == 0 {
+                return Ok(false);
+            }
+            backlog.bytes -= written;
+            self.gauge.set(self.gauge.get() - written);
+            while let Some(part) = backlog.parts.front_mut() {
+                if written < part.len() {
+                    part.advance(written);
+                    break;
+                }
+                written -= part.len();
+                backlog.parts.pop_front();
+            }
+        }
+        *slot = None;
+        Ok(true)
+    }
+
+    /// Waits for the full socket and writes the rest, until nothing waits or the connection is gone.
+    async fn drain(self: Rc<Self>) {
+        loop {
+            let writable = poll_fn(|cx| self.socket.poll_writable(cx)).await;
+            if self.phase.get() == Phase::Closed {
+                return;
+            }
+            match writable.map_err(|_| Disconnect::WriteError).and_then(|()| self.write_backlog()) {
+                Ok(true) => break,
+                Ok(false) => {}
+                Err(_) => {
+                    self.broken.set(true);
+                    return self.abort();
+                }
+            }
+        }
+        if self.phase.get() == Phase::Closing {
+            self.socket.shutdown(Shutdown::Write);
+        }
+    }
+
+    fn forget_backlog(&self) {
+        if let Some(backlog) = self.backlog.take() {
+            self.gauge.set(self.gauge.get() - backlog.bytes);
+        }
+    }
+}
+
+/// Takes "would block" as "nothing written".
+fn settle(written: io::Result<usize>) -> Result<usize, Disconnect> {
+    match written {
+        Ok(written) => Ok(written),
+        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Ok(0),
+        Err(_) => Err(Disconnect::WriteError),
+    }
+}
+
+impl<S: ?Sized> Drop for Outlet<S> {
+    fn drop(&mut self) {
+        if let Some(backlog) = self.backlog.take() {
+            self.gauge.set(self.gauge.get() - backlog.bytes);
+        }
+    }
+}
+
+impl<S: ?Sized> fmt::Debug for Outlet<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Outlet").field("key", &self.key).field("phase", &self.phase).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,173 @@
+//! The end of a turn: every dirty connection is written once.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use fanwire_wire::Disconnect;
+use smallvec::SmallVec;
+use tokio::time::Instant;
+
+use crate::hub::{Hub, LocalChannel, Mark};
+use crate::metrics::Metrics;
+use crate::outlet::Outlet;
+
+/// Sealed batches on their way to their subscribers.
+#[derive(Default)]
+pub(crate) struct Sweeps {
+    running: VecDeque<Sweep>,
+    /// Reused between slices.
+    slice: Vec<Delivery>,
+    /// The marks of the sweeps that end with this slice.
+    finished: Vec<Mark>,
+}
+
+/// One group's sealed batch.
+struct Sweep {
+    channel: Rc<LocalChannel>,
+    group: usize,
+    batch: Bytes,
+    marks: Vec<Mark>,
+    /// The number of the batch.
+    number: u32,
+    /// Entries from here on have been looked at. It runs downwards: entries that come during the sweep stand behind
+    /// it, and one that moves in front of it is known by its number.
+    cursor: usize,
+}
+
+/// One batch for one client.
+struct Delivery {
+    outlet: Rc<Outlet>,
+    frames: Bytes,
+}
+
+/// The writes of one slice: about a millisecond.
+const SLICE: usize = 256;
+
+/// The fewest entries a sweep advances in a slice, however many sweeps there are.
+const MIN_SHARE: usize = 8;
+
+impl Sweeps {
+    /// Seals the open batches, then writes one slice of what is sealed.
+    ///
+    /// Returns whether anything is left, and the connections that ended.
+    pub(crate) fn advance(&mut self, hub: &Hub, metrics: &Metrics, second: u32) -> (bool, Vec<(u32, Disconnect)>) {
+        self.seal(hub);
+        let sweeps = self.gather(metrics);
+        if sweeps > 1 {
+            // Stable, so that the batches of one connection keep their order.
+            self.slice.sort_by_key(|delivery| Rc::as_ptr(&delivery.outlet).cast::<()>() as usize);
+        }
+        let ended = self.write(metrics, second);
+        let now = Instant::now();
+        for mark in self.finished.drain(..) {
+            metrics.delivery_seconds.record(now.duration_since(mark.at).as_secs_f64());
+        }
+        (!self.running.is_empty() || !hub.dirty.borrow().is_empty(), ended)
+    }
+
+    /// Takes the open batch of every dirty group that is not being swept; the others wait for their turn.
+    fn seal(&mut self, hub: &Hub) {
+        let mut dirty = hub.dirty.borrow_mut();
+        dirty.retain(|channel| {
+            let mut waiting = false;
+            for (index, group) in channel.groups.borrow_mut().iter_mut().enumerate() {
+                if group.batch.is_empty() {
+                    continue;
+                }
+                if group.sweeping {
+                    waiting = true;
+                    continue;
+                }
+                group.sealed = group.sealed.wrapping_add(1);
+                group.sweeping = true;
+                let batch = group.batch.split().freeze();
+                hub.open_bytes.set(hub.open_bytes.get() - batch.len());
+                self.running.push_back(Sweep {
+                    channel: Rc::clone(channel),
+                    group: index,
+                    batch,
+                    marks: std::mem::take(&mut group.marks),
+                    number: group.sealed,
+                    cursor: group.entries.len(),
+                });
+            }
+            channel.dirty.set(waiting);
+            waiting
+        });
+    }
+
+    /// Collects the next slice, a fair share from each running sweep; returns how many had a share.
+    fn gather(&mut self, metrics: &Metrics) -> usize {
+        let share = (SLICE / self.running.len().max(1)).max(MIN_SHARE);
+        let round = self.running.len();
+        let mut sweeps = 0;
+        while sweeps < round && self.slice.len() < SLICE {
+            sweeps += 1;
+            let Some(mut sweep) = self.running.pop_front() else { break };
+            if sweep.gather(share, &mut self.slice, metrics) {
+                self.running.push_back(sweep);
+            } else {
+                self.finished.append(&mut sweep.marks);
+            }
+        }
+        sweeps
+    }
+
+    /// Writes the slice: one system call per connection.
+    fn write(&mut self, metrics: &Metrics, second: u32) -> Vec<(u32, Disconnect)> {
+        let mut ended = Vec::new();
+        let (mut bytes, mut writes) = (0, 0);
+        for deliveries in self.slice.chunk_by(|a, b| Rc::ptr_eq(&a.outlet, &b.outlet)) {
+            let outlet = &deliveries[0].outlet;
+            outlet.last_write.set(second);
+            writes += 1;
+            let written = match deliveries {
+                [delivery] => outlet.write(std::slice::from_ref(&delivery.frames)),
+                _ => outlet.write(&deliveries.iter().map(|d| d.frames.clone()).collect::<SmallVec<[Bytes; 16]>>()),
+            };
+            bytes += deliveries.iter().map(|delivery| delivery.frames.len()).sum::<usize>();
+            if let Err(disconnect) = written {
+                ended.push((outlet.key.get(), disconnect));
+            }
+        }
+        metrics.delivered_bytes.increment(bytes as u64);
+        metrics.writes.increment(writes);
+        self.slice.clear();
+        ended
+    }
+}
+
+impl Sweep {
+    /// Collects up to `share` deliveries; false when the sweep is at its end.
+    fn gather(&mut self, share: usize, slice: &mut Vec<Delivery>, metrics: &Metrics) -> bool {
+        let mut groups = self.channel.groups.borrow_mut();
+        let group = &mut groups[self.group];
+        self.cursor = self.cursor.min(group.entries.len());
+        let stop = self.cursor.saturating_sub(share);
+        let mut publications = 0;
+        while self.cursor > stop {
+            self.cursor -= 1;
+            let entry = &mut group.entries[self.cursor];
+            if entry.done == self.number {
+                continue;
+            }
+            entry.done = self.number;
+            let skip = std::mem::take(&mut entry.skip);
+            if skip as usize >= self.batch.len() {
+                continue;
+            }
+            let (frames, count) = match skip {
+                0 => (self.batch.clone(), self.marks.len()),
+                _ => (self.batch.slice(skip as usize..), self.marks.iter().filter(|mark| mark.end > skip).count()),
+            };
+            publications += count;
+            slice.push(Delivery { outlet: Rc::clone(&entry.outlet), frames });
+        }
+        metrics.deliveries.increment(publications as u64);
+        if self.cursor == 0 {
+            group.sweeping = false;
+        }
+        self.cursor > 0
+    }
+}

@@ -1,0 +1,256 @@
+//! One thread and the connections it owns.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fanwire_wire::{Disconnect, Unsubscribe};
+use slab::Slab;
+use smallvec::SmallVec;
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
+
+use crate::clock;
+use crate::hub::{Hub, Outcome};
+use crate::mailbox::{Letter, Mailbox};
+use crate::outlet::Socket;
+use crate::protocol::Session;
+use crate::sweep::Sweeps;
+use crate::wheel::Wheel;
+use crate::{Client, ClientGuard, Node};
+
+/// One thread and the connections it owns. Everything in it belongs to that thread: no lock, no atomic.
+pub struct Worker {
+    node: Arc<Node>,
+    index: usize,
+    mailbox: Arc<Mailbox>,
+    hub: Hub,
+    clients: RefCell<Slab<Rc<Client>>>,
+    /// The connections of each user.
+    users: RefCell<HashMap<Arc<str>, SmallVec<[u32; 2]>>>,
+    wheel: RefCell<Wheel>,
+    /// The bytes that wait in all outlets.
+    queued: Rc<Cell<usize>>,
+    nobody: Arc<str>,
+}
+
+/// The open batches that may gather before their sweep comes first.
+const MAX_OPEN_BYTES: usize = 256 * 1024;
+
+impl Worker {
+    /// Starts a node's worker on the current thread, inside a [`tokio::task::LocalSet`]; it runs until the set is dropped.
+    ///
+    /// # Panics
+    ///
+    /// If the node has no worker of this index, or outside of a `LocalSet`.
+    pub fn start(node: &Arc<Node>, index: usize) -> Rc<Self> {
+        let worker = Rc::new(Self {
+            node: Arc::clone(node),
+            index,
+            mailbox: Arc::clone(&node.dispatcher().mailboxes()[index]),
+            hub: Hub::default(),
+            clients: RefCell::default(),
+            users: RefCell::default(),
+            wheel: RefCell::new(Wheel::new()),
+            queued: Rc::default(),
+            nobody: "".into(),
+        });
+        tokio::task::spawn_local(Rc::clone(&worker).deliver());
+        tokio::task::spawn_local(Rc::clone(&worker).keep_time());
+        worker
+    }
+
+    /// The node.
+    #[must_use]
+    pub fn node(&self) -> &Arc<Node> {
+        &self.node
+    }
+
+    /// Which of the node's workers this is.
+    #[must_use]
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// Opens the core's end of a connection that `session` and `socket` are the other halves of.
+    pub fn open(
+        self: &Rc<Self>,
+        protocol: &'static str,
+        session: Box<dyn Session>,
+        socket: impl Socket + 'static,
+    ) -> ClientGuard {
+        Client::open(self, protocol, session, socket)
+    }
+
+    /// The open connections.
+    #[must_use]
+    pub fn clients(&self) -> Vec<Rc<Client>> {
+        self.clients.borrow().iter().map(|(_, client)| Rc::clone(client)).collect()
+    }
+
+    /// The connections of a user.
+    #[must_use]
+    pub fn clients_of(&self, user: &str) -> Vec<Rc<Client>> {
+        let users = self.users.borrow();
+        let clients = self.clients.borrow();
+        let keys = users.get(user).map(SmallVec::as_slice).unwrap_or_default();
+        keys.iter().filter_map(|key| clients.get(*key as usize).cloned()).collect()
+    }
+
+    /// Connections that are somebody's, their subscriptions, and their users.
+    pub(crate) fn counts(&self) -> (usize, usize, Vec<Arc<str>>) {
+        let clients = self.clients.borrow();
+        let connected: Vec<_> =
+            clients.iter().map(|(_, client)| client).filter(|client| client.is_connected()).collect();
+        let subscriptions = connected.iter().map(|client| client.subscription_count()).sum();
+        let anonymous = connected.iter().find(|client| client.user().is_empty()).map(|client| client.user());
+        let users = self.users.borrow().keys().cloned().chain(anonymous).collect();
+        (connected.len(), subscriptions, users)
+    }
+
+    pub(crate) fn hub(&self) -> &Hub {
+        &self.hub
+    }
+
+    /// Whole seconds of this worker's clock; never 0.
+    pub(crate) fn second(&self) -> u32 {
+        self.wheel.borrow().now()
+    }
+
+    /// The second of a Unix time; 0 for none.
+    pub(crate) fn second_of(&self, unix_seconds: Option<u64>) -> u32 {
+        unix_seconds.map_or(0, |at| self.second().saturating_add(clock::seconds_until(at)).min(u32::MAX / 2))
+    }
+
+    /// Puts a client down to be looked at; returns the second in which it will be.
+    pub(crate) fn look_at(&self, key: u32, second: u32) -> u32 {
+        self.wheel.borrow_mut().add(key, second)
+    }
+
+    /// One empty user id for all who are nobody.
+    pub(crate) fn nobody(&self) -> Arc<str> {
+        Arc::clone(&self.nobody)
+    }
+
+    pub(crate) fn queue_gauge(&self) -> Rc<Cell<usize>> {
+        Rc::clone(&self.queued)
+    }
+
+    pub(crate) fn add(&self, client: &Rc<Client>) -> u32 {
+        let key = self.clients.borrow_mut().insert(Rc::clone(client));
+        self.node.connection_opened(self.index);
+        u32::try_from(key).expect("descriptors run out long before 2^32 clients")
+    }
+
+    pub(crate) fn add_user(&self, user: &Arc<str>, key: u32) {
+        if !user.is_empty() {
+            self.users.borrow_mut().entry(Arc::clone(user)).or_default().push(key);
+        }
+    }
+
+    pub(crate) fn remove(&self, key: u32, user: &str) {
+        self.clients.borrow_mut().try_remove(key as usize);
+        self.node.connection_closed(self.index);
+        let mut users = self.users.borrow_mut();
+        if let Some(keys) = users.get_mut(user) {
+            keys.retain(|other| *other != key);
+            if keys.is_empty() {
+                users.remove(user);
+            }
+        }
+    }
+
+    /// The path from mailbox to sockets. One turn: wait for a letter, let everything readable arrive with it,
+    /// dispatch it all, then write every dirty connection once. A long sweep is cut into slices;
+    /// between them sockets are read, and what arrives joins the next batches.
+    async fn deliver(self: Rc<Self>) {
+        let mut letters = VecDeque::new();
+        let mut sweeps = Sweeps::default();
+        loop {
+            self.mailbox.filled().await;
+            loop {
+                tokio::task::yield_now().await;
+                self.mailbox.take(&mut letters);
+                self.open_letters(&mut letters);
+                let (more, ended) = sweeps.advance(&self.hub, self.node.metrics(), self.second());
+                for (key, disconnect) in ended {
+                    self.end(key, disconnect);
+                }
+                if !more && letters.is_empty() {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Opens letters until enough is dispatched for the sweeps to come first.
+    fn open_letters(self: &Rc<Self>, letters: &mut VecDeque<Letter>) {
+        while self.hub.open_bytes.get() < MAX_OPEN_BYTES {
+            match letters.pop_front() {
+                None => return,
+                Some(Letter::Run(task)) => task(self),
+                Some(Letter::Dispatch(broadcast, at)) => {
+                    let Outcome { ended, gaps } = self.hub.dispatch(&broadcast, at);
+                    for (key, disconnect) in ended {
+                        self.end(key, disconnect);
+                    }
+                    for (key, subscription) in gaps {
+                        if let Some(client) = self.client(key) {
+                            client.end_subscription(&subscription, Unsubscribe::InsufficientState);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn end(&self, key: u32, disconnect: Disconnect) {
+        if let Some(client) = self.client(key) {
+            client.close(disconnect);
+        }
+    }
+
+    fn client(&self, key: u32) -> Option<Rc<Client>> {
+        self.clients.borrow().get(key as usize).cloned()
+    }
+
+    /// Looks at the clients whose second has come, once a second.
+    async fn keep_time(self: Rc<Self>) {
+        const SECOND: Duration = Duration::from_secs(1);
+        let mut ticks = interval_at(Instant::now() + SECOND, SECOND);
+        // After a stall every second is lived through, so that no client is passed over.
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
+        let mut reported = (0, 0);
+        loop {
+            ticks.tick().await;
+            let due = self.wheel.borrow_mut().advance();
+            let now = self.second();
+            for (looked_at, key) in due.into_iter().enumerate() {
+                if let Some(client) = self.client(key) {
+                    client.tick(now);
+                }
+                if looked_at % 256 == 255 {
+                    tokio::task::yield_now().await;
+                }
+            }
+            self.report(&mut reported);
+        }
+    }
+
+    /// Moves the gauges that all workers share by what changed here.
+    fn report(&self, reported: &mut (usize, usize)) {
+        let metrics = self.node.metrics();
+        let current = (self.hub.len(), self.queued.get());
+        metrics.channels.increment(current.0 as f64 - reported.0 as f64);
+        metrics.queue_bytes.increment(current.1 as f64 - reported.1 as f64);
+        *reported = current;
+    }
+}
+
+impl fmt::Debug for Worker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Worker").field("index", &self.index).finish_non_exhaustive()
+    }
+}
