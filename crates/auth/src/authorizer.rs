@@ -1,0 +1,114 @@
+//! The node's [`Authorizer`] by tokens.
+
+use bytes::Bytes;
+use fanwire_node::authorizer::{AuthError, Authorizer, Grant, Identity, Overrides, SubscriptionToken};
+use fanwire_node::clock;
+use fanwire_wire::{Channel, Payload, PayloadKind};
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, ready};
+
+use crate::{TokenError, Verifier};
+
+impl Authorizer for Verifier {
+    fn connection<'a>(&'a self, token: &'a str) -> BoxFuture<'a, Result<Identity, AuthError>> {
+        ready(identity(self, token)).boxed()
+    }
+
+    fn subscription<'a>(&'a self, token: &'a str) -> BoxFuture<'a, Result<SubscriptionToken, AuthError>> {
+        ready(subscription(self, token)).boxed()
+    }
+}
+
+fn identity(verifier: &Verifier, token: &str) -> Result<Identity, AuthError> {
+    let token = verifier.connection(token, now())?;
+    let listed = token.channels.into_iter().map(|channel| (channel, crate::Grant::default()));
+    let subscriptions = listed.chain(token.subscriptions).map(|(name, terms)| {
+        let channel = Channel::new(&name).map_err(|error| AuthError::Invalid(error.to_string()))?;
+        Ok((channel, grant(terms, None)?))
+    });
+    Ok(Identity {
+        user: token.user.into(),
+        expire_at: token.expire_at,
+        info: token.info.map(json).transpose()?,
+        subscriptions: subscriptions.collect::<Result<_, AuthError>>()?,
+    })
+}
+
+fn subscription(verifier: &Verifier, token: &str) -> Result<SubscriptionToken, AuthError> {
+    let token = verifier.subscription(token, now())?;
+    Ok(SubscriptionToken {
+        user: token.user.into(),
+        channel: token.channel,
+        grant: grant(token.grant, token.expire_at)?,
+    })
+}
+
+fn grant(terms: crate::Grant, expire_at: Option<u64>) -> Result<Grant, AuthError> {
+    let crate::Overrides { presence, join_leave, force_join_leave, recovery, positioning } = terms.overrides;
+    Ok(Grant {
+        expire_at,
+        info: terms.info.map(json).transpose()?,
+        data: terms.data.map(json).transpose()?,
+        overrides: Overrides { presence, join_leave, force_join_leave, recovery, positioning },
+    })
+}
+
+/// Clients of every encoding see the same info, so it has to be JSON, also where the token has it as bytes.
+fn json(info: Bytes) -> Result<Bytes, AuthError> {
+    match Payload::detect(info.clone()).kind() {
+        PayloadKind::Json => Ok(info),
+        PayloadKind::Text | PayloadKind::Binary => Err(AuthError::Invalid("b64info or b64data is not JSON".to_owned())),
+    }
+}
+
+fn now() -> u64 {
+    clock::unix_ms() / 1000
+}
+
+impl From<TokenError> for AuthError {
+    fn from(error: TokenError) -> Self {
+        match error {
+            TokenError::Expired => Self::Expired,
+            TokenError::Invalid(reason) => Self::Invalid(reason.to_string()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Config, Secret, mint};
+
+    const SECRET: &str = "a secret of more than thirty-two bytes";
+
+    fn verifier() -> Verifier {
+        Verifier::new(&Config { hmac_secret: Some(Secret::from(SECRET)), ..Config::default() }).unwrap()
+    }
+
+    fn connect(claims: &serde_json::Value) -> Result<Identity, AuthError> {
+        let token = mint::hs256(claims, SECRET.as_bytes()).unwrap();
+        Authorizer::connection(&verifier(), &token).now_or_never().unwrap()
+    }
+
+    #[test]
+    fn tokens_become_identities() {
+        let identity = connect(&serde_json::json!({
+            "sub": "42", "info": {"name": "Ann"}, "channels": ["news"],
+            "subs": {"chat:1": {"info": {"role": "admin"}, "override": {"presence": {"value": true}}}},
+        }));
+        let identity = identity.unwrap();
+        assert_eq!((&*identity.user, identity.expire_at), ("42", None));
+        assert_eq!(identity.info.unwrap(), "{\"name\":\"Ann\"}");
+        let channels: Vec<_> = identity.subscriptions.iter().map(|(channel, _)| channel.as_str()).collect();
+        assert_eq!(channels, ["news", "chat:1"]);
+        assert_eq!(identity.subscriptions[1].1.overrides.presence, Some(true));
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_refused() {
+        let refused = |claims| matches!(connect(&claims), Err(AuthError::Invalid(_)));
+        assert!(refused(serde_json::json!({"sub": "42", "channels": ["not a channel"]})));
+        assert!(refused(serde_json::json!({"sub": "42", "b64info": "AAEC"})));
+        assert_eq!(connect(&serde_json::json!({"sub": "42", "exp": 1})), Err(AuthError::Expired));
+    }
+}

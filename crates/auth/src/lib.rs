@@ -1,0 +1,21 @@
+//! Who a client is and what it may subscribe to, as far as signed tokens say so.
+//!
+//! - [`Config`]: the section `[token]`, which keys to trust; [`Error`] lists everything that is wrong with it
+//! - [`Verifier`]: from a token to a [`ConnectionToken`] or a [`SubscriptionToken`], or a [`TokenError`]
+//! - [`mint`]: makes tokens, for the command line and for tests
+//!
+//! Tokens are JWTs in compact form. The configuration alone decides which algorithms are accepted and which key checks
+//! them; a token's header only names one of them. Nothing in a token makes this crate open a file or a connection.
+
+mod authorizer;
+mod claims;
+mod config;
+mod jws;
+mod keys;
+pub mod mint;
+mod token;
+mod verifier;
+
+pub use config::{Config, Error, Mistake, Secret};
+pub use token::{ConnectionToken, Grant, Overrides, Reason, SubscriptionToken, TokenError};
+pub use verifier::{LEEWAY, MAX_TOKEN_SIZE, Verifier};

@@ -1,0 +1,7 @@
+//! Tokens of every kind against verifiers of every kind.
+
+mod algorithms;
+mod claims;
+mod config;
+mod envelope;
+mod support;
