@@ -1,0 +1,35 @@
+//! Compiles the protocol's messages: protobuf by `prost`, JSON by `serde`.
+
+use std::error::Error;
+
+use prost_build::Config;
+use protox::prost_reflect::{DescriptorPool, Kind};
+
+const ROOT: &str = "../../proto";
+const FILE: &str = "../../proto/fanwire/client/v1/client.proto";
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo::rerun-if-changed={FILE}");
+    let files = protox::compile([FILE], [ROOT])?;
+    let mut config = Config::new();
+    config.bytes(["."]).btree_map(["."]);
+    config.message_attribute(".", "#[derive(serde::Serialize, serde::Deserialize)]");
+    config.message_attribute(".", "#[serde(default)]");
+    json_fields(&mut config, &DescriptorPool::from_file_descriptor_set(files.clone())?);
+    config.compile_fds(files)?;
+    Ok(())
+}
+
+/// A field of zero value is left out; `null` is read as zero. A field of type `bytes` holds a JSON value as it is.
+fn json_fields(config: &mut Config, pool: &DescriptorPool) {
+    for message in pool.all_messages().filter(|message| !message.is_map_entry()) {
+        for field in message.fields() {
+            let value = if field.kind() == Kind::Bytes { "raw" } else { "zero" };
+            let attribute = format!(
+                "#[serde(with = \"crate::codec::json::{value}\", \
+                 skip_serializing_if = \"crate::codec::json::is_zero\")]"
+            );
+            config.field_attribute(format!(".{}", field.full_name()), attribute);
+        }
+    }
+}

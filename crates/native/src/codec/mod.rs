@@ -1,0 +1,104 @@
+//! The two encodings of the protocol: bytes to commands, replies to bytes.
+
+pub(crate) mod json;
+mod protobuf;
+
+use bytes::{Bytes, BytesMut};
+use fanwire_node::Encoder;
+use fanwire_wire::frame::{self, Opcode};
+use fanwire_wire::{Disconnect, Payload};
+
+use crate::encode;
+use crate::proto::{Command, Reply};
+
+/// How a connection's messages are written; the kind of WebSocket message they come in does not matter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Encoding {
+    Json,
+    Protobuf,
+}
+
+impl Encoding {
+    /// Reads the commands of one message, one after the other.
+    pub(crate) fn commands(self, message: Bytes) -> Commands {
+        let rest = Some(match self {
+            Self::Json => json::trim(message),
+            Self::Protobuf => message,
+        });
+        Commands { encoding: self, rest }
+    }
+
+    /// Appends the frame of one reply.
+    ///
+    /// # Errors
+    ///
+    /// [`Disconnect::InappropriateProtocol`] if JSON cannot carry it; `out` is as before then.
+    pub(crate) fn append(self, reply: &Reply, out: &mut BytesMut) -> Result<(), Disconnect> {
+        frame::append(out, self.opcode(), |out| match self {
+            Self::Json => json::write(reply, out),
+            Self::Protobuf => protobuf::write(reply, out),
+        })
+    }
+
+    /// Appends the frame of the reply that is empty.
+    pub(crate) fn append_ping(self, out: &mut BytesMut) {
+        let empty: &[u8] = match self {
+            Self::Json => b"{}",
+            Self::Protobuf => &[0],
+        };
+        frame::append_bytes(out, self.opcode(), empty);
+    }
+
+    /// What a client of this encoding published.
+    pub(crate) fn payload(self, data: Bytes) -> Payload {
+        match self {
+            Self::Json => Payload::json(data),
+            Self::Protobuf => Payload::detect(data),
+        }
+    }
+
+    /// The encoder of publications.
+    pub(crate) fn encoder(self) -> &'static dyn Encoder {
+        match self {
+            Self::Json => &encode::Json,
+            Self::Protobuf => &encode::Protobuf,
+        }
+    }
+
+    fn opcode(self) -> Opcode {
+        match self {
+            Self::Json => Opcode::Text,
+            Self::Protobuf => Opcode::Binary,
+        }
+    }
+}
+
+/// The commands of one message. Ends behind the first one that is not valid.
+pub(crate) struct Commands {
+    encoding: Encoding,
+    /// What is left; `None` at the end. Empty is not the end: there is no message without a command.
+    rest: Option<Bytes>,
+}
+
+impl Iterator for Commands {
+    type Item = Result<Command, Malformed>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let rest = self.rest.take()?;
+        let read = match self.encoding {
+            Encoding::Json => json::read(rest),
+            Encoding::Protobuf => protobuf::read(rest),
+        };
+        Some(read.map(|(command, rest)| {
+            self.rest = rest;
+            command
+        }))
+    }
+}
+
+/// Bytes that are no command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Malformed;
+
+#[cfg(test)]
+pub(crate) mod tests;
