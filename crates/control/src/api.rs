@@ -1,0 +1,163 @@
+//! From a request to a response: routes and keys.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use fanwire_node::Node;
+use fanwire_wire::Refusal;
+use http::header::{self, HeaderValue};
+use http::request::Parts;
+use http::{Request, Response, StatusCode};
+use tokio::time::Instant;
+
+use crate::Keys;
+use crate::methods::{Method, write};
+use crate::metrics::Metrics;
+use crate::types::{Fault, Reply};
+
+/// The control plane of one node. It serves everything under `/api`.
+pub struct Api {
+    pub(crate) node: Arc<Node>,
+    pub(crate) metrics: Metrics,
+    pub(crate) started: Instant,
+    keys: Keys,
+}
+
+/// What a path stands for.
+#[derive(Clone, Copy, Debug)]
+enum Route {
+    /// `/api/<method>`
+    Method(Method),
+    /// `/api`, where the body names the methods: some server libraries know nothing else.
+    Pipeline,
+}
+
+impl Api {
+    /// Makes the control plane of a node.
+    #[must_use]
+    pub fn new(node: Arc<Node>, keys: Keys) -> Self {
+        Self { node, metrics: Metrics::new(), started: Instant::now(), keys }
+    }
+
+    /// Answers one request. How large its body may be is for the listener to say.
+    pub async fn handle(&self, request: Request<Bytes>) -> Response<Bytes> {
+        let (head, body) = request.into_parts();
+        let answer = match self.admit(&head) {
+            Ok(Route::Method(Method::Batch)) => self.batch(&body).await,
+            Ok(Route::Method(method)) => {
+                self.call(method, &body).await.and_then(|result| write(&Reply::Result(result)))
+            }
+            Ok(Route::Pipeline) => self.pipeline(&body).await,
+            Err(fault) => Err(fault),
+        };
+        respond(answer)
+    }
+
+    /// Decides whether a request leads to a call, and to which.
+    fn admit(&self, head: &Parts) -> Result<Route, Fault> {
+        let route = Route::find(head.uri.path());
+        let admitted = self.authenticate(head).and_then(|key| {
+            let route =
+                route.ok_or_else(|| Fault::transport(StatusCode::NOT_FOUND, Refusal::MethodNotFound, METHODS))?;
+            if head.method != http::Method::POST {
+                return Err(Fault::transport(StatusCode::METHOD_NOT_ALLOWED, Refusal::BadRequest, "use POST"));
+            }
+            tracing::trace!(key, ?route, "call");
+            Ok(route)
+        });
+        admitted.inspect_err(|fault| {
+            let method = route.and_then(|route| if let Route::Method(method) = route { Some(method) } else { None });
+            self.metrics.turned_away(method, fault);
+        })
+    }
+
+    /// Finds whose key a request carries; `""` where none is needed.
+    fn authenticate(&self, head: &Parts) -> Result<&str, Fault> {
+        if !self.keys.is_open() {
+            let key = secret(head).and_then(|secret| self.keys.find(&secret));
+            return key.ok_or_else(|| Fault::transport(StatusCode::UNAUTHORIZED, Refusal::Unauthorized, ""));
+        }
+        // Any page a developer looks at can post to a loopback address; its browser then says whose page it is.
+        if head.headers.contains_key(header::ORIGIN) {
+            let detail = "without API keys, pages in a browser have no access";
+            return Err(Fault::transport(StatusCode::FORBIDDEN, Refusal::PermissionDenied, detail));
+        }
+        Ok("")
+    }
+}
+
+/// Who asked for another method is told which there are.
+const METHODS: &str = "expected /api/ and publish, broadcast, subscribe, unsubscribe, disconnect, refresh, presence, \
+                       presence_stats, history, history_remove, channels, info or batch";
+
+impl Route {
+    fn find(path: &str) -> Option<Self> {
+        match path.strip_prefix("/api")? {
+            "" | "/" => Some(Self::Pipeline),
+            rest => Method::find(rest.strip_prefix('/')?).map(Self::Method),
+        }
+    }
+}
+
+/// Takes the secret from where a request may carry it: `X-API-Key`, `Authorization: apikey …`, or `?api_key=…`.
+fn secret(head: &Parts) -> Option<Vec<u8>> {
+    if let Some(value) = head.headers.get("x-api-key") {
+        return Some(value.as_bytes().to_vec());
+    }
+    if let Some(value) = head.headers.get(header::AUTHORIZATION) {
+        let (scheme, secret) = value.to_str().ok()?.split_once(' ')?;
+        return scheme.eq_ignore_ascii_case("apikey").then(|| secret.trim().as_bytes().to_vec());
+    }
+    let mut pairs = head.uri.query()?.split('&').filter_map(|pair| pair.split_once('='));
+    pairs.find(|(name, _)| *name == "api_key").map(|(_, value)| percent_decoded(value))
+}
+
+/// Undoes the escapes of a query string.
+fn percent_decoded(text: &str) -> Vec<u8> {
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, behind @ ..] = rest {
+        let escaped = behind.get(..2).filter(|_| *first == b'%').and_then(|hex| str::from_utf8(hex).ok());
+        match escaped.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
+            Some(byte) => {
+                decoded.push(byte);
+                rest = &behind[2..];
+            }
+            None => {
+                decoded.push(*first);
+                rest = behind;
+            }
+        }
+    }
+    decoded
+}
+
+fn respond(answer: Result<Vec<u8>, Fault>) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::new());
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    match answer {
+        Ok(body) => *response.body_mut() = body.into(),
+        Err(fault) => {
+            match fault.status {
+                StatusCode::UNAUTHORIZED => {
+                    headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("apikey"));
+                }
+                StatusCode::METHOD_NOT_ALLOWED => {
+                    headers.insert(header::ALLOW, HeaderValue::from_static("POST"));
+                }
+                _ => {}
+            }
+            *response.status_mut() = fault.status;
+            *response.body_mut() = write(&Reply::<()>::Error(fault)).unwrap_or_default().into();
+        }
+    }
+    response
+}
+
+impl fmt::Debug for Api {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Api").field("node", &self.node).field("keys", &self.keys).finish_non_exhaustive()
+    }
+}

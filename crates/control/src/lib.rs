@@ -1,0 +1,19 @@
+//! The control plane: what backends ask of a node, as JSON over HTTP.
+//!
+//! Knows no HTTP server: a listener hands over whole requests and sends whatever comes back.
+//!
+//! - [`Api`]: from a request to a response
+//! - [`ApiKey`]: one `[[api_key]]` of the configuration; [`Keys`]: who may ask
+//!
+//! `POST /api/<method>` takes the method's parameters as a JSON object and answers `{"result": …}`, or
+//! `{"error": {"code", "message"}}` with a code of [`Refusal`](fanwire_wire::Refusal). Both come with status 200; another
+//! status means that no method was called. Unknown fields are ignored.
+
+mod api;
+mod keys;
+mod methods;
+mod metrics;
+mod types;
+
+pub use api::Api;
+pub use keys::{ApiKey, Error, Keys};

@@ -1,0 +1,66 @@
+//! The control plane's metrics.
+
+use std::fmt;
+use std::time::Duration;
+
+use http::StatusCode;
+use metrics::{Counter, Histogram, Unit, counter, describe_counter, describe_histogram, histogram};
+
+use crate::methods::Method;
+use crate::types::Fault;
+
+/// Handles of the control plane's metrics, made once.
+pub(crate) struct Metrics {
+    /// By method, in the order of [`Method::ALL`], and outcome, in the order of [`OUTCOMES`].
+    requests: Vec<[Counter; OUTCOMES.len()]>,
+    /// The same for requests that name no method.
+    unknown: [Counter; OUTCOMES.len()],
+    seconds: Vec<Histogram>,
+}
+
+const OUTCOMES: [&str; 4] = ["ok", "error", "malformed", "unauthorized"];
+
+impl Metrics {
+    /// Declares the metrics with the installed recorder.
+    pub(crate) fn new() -> Self {
+        describe_counter!("fanwire_api_requests_total", "Calls of the control plane, those in batches included");
+        describe_histogram!("fanwire_api_seconds", Unit::Seconds, "How long a call of the control plane took");
+        let requests = |method: &'static str| {
+            OUTCOMES.map(|outcome| counter!("fanwire_api_requests_total", "method" => method, "outcome" => outcome))
+        };
+        let methods = Method::ALL.iter().map(|method| method.name());
+        Self {
+            requests: methods.clone().map(requests).collect(),
+            unknown: requests("unknown"),
+            seconds: methods.map(|method| histogram!("fanwire_api_seconds", "method" => method)).collect(),
+        }
+    }
+
+    /// Counts a call that was made.
+    pub(crate) fn called(&self, method: Method, fault: Option<&Fault>, took: Duration) {
+        self.requests[method as usize][outcome(fault)].increment(1);
+        self.seconds[method as usize].record(took);
+    }
+
+    /// Counts a request that led to no call.
+    pub(crate) fn turned_away(&self, method: Option<Method>, fault: &Fault) {
+        let counters = method.map_or(&self.unknown, |method| &self.requests[method as usize]);
+        counters[outcome(Some(fault))].increment(1);
+    }
+}
+
+/// The index of an outcome in [`OUTCOMES`].
+fn outcome(fault: Option<&Fault>) -> usize {
+    match fault.map(|fault| fault.status) {
+        None => 0,
+        Some(StatusCode::BAD_REQUEST) => 2,
+        Some(StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => 3,
+        Some(_) => 1,
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}

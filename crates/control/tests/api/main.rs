@@ -1,0 +1,102 @@
+//! The control plane over a real node with fake connections.
+
+mod access;
+mod batch;
+mod channels;
+mod clients;
+mod publish;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use fanwire_control::{Api, ApiKey, Keys};
+use fanwire_node::{ClientConfig, Config, Namespace};
+use fanwire_testkit::{Harness, harness};
+use http::{Method, Request, Response, StatusCode};
+use serde_json::{Value, json};
+
+const SECRET: &str = "0123456789abcdef";
+
+/// Runs `test` with a control plane whose key is [`SECRET`]. Namespaces: `""` with everything on, `bare` with nothing,
+/// `cheap` with a position but no recovery.
+fn run(test: impl AsyncFnOnce(&Harness, &Api)) {
+    let namespaces = vec![
+        Namespace::open(""),
+        Namespace { name: "bare".into(), ..Namespace::default() },
+        Namespace { history_size: 3, history_ttl: Duration::from_secs(60), ..bare("cheap") },
+    ];
+    let client = ClientConfig { anonymous: true, expiry_grace: Duration::from_secs(1), ..ClientConfig::default() };
+    let config = Config { client, namespaces };
+    harness::run(config, async |harness| {
+        let api = Api::new(Arc::clone(&harness.node), keys());
+        test(harness, &api).await;
+    });
+}
+
+fn bare(name: &str) -> Namespace {
+    Namespace { name: name.into(), ..Namespace::default() }
+}
+
+fn keys() -> Keys {
+    Keys::load(&[ApiKey { name: "backend".into(), secret: Some(SECRET.into()), secret_file: None }])
+        .expect("a good key")
+}
+
+/// A request with the key.
+fn request(method: Method, path: &str, body: impl Into<Bytes>) -> Request<Bytes> {
+    Request::builder().method(method).uri(path).header("X-API-Key", SECRET).body(body.into()).expect("a request")
+}
+
+/// Posts a body as it is; returns status and answer.
+async fn post(api: &Api, path: &str, body: &str) -> (StatusCode, Value) {
+    let response = api.handle(request(Method::POST, path, body.to_owned())).await;
+    assert_eq!(response.headers()["content-type"], "application/json");
+    (response.status(), answer(&response))
+}
+
+/// Calls a method; returns its answer, which has status 200.
+async fn call(api: &Api, method: &str, params: Value) -> Value {
+    let (status, answer) = post(api, &format!("/api/{method}"), &params.to_string()).await;
+    assert_eq!(status, StatusCode::OK, "{answer}");
+    answer
+}
+
+/// Calls a method that works; returns its result.
+async fn result(api: &Api, method: &str, params: Value) -> Value {
+    let mut answer = call(api, method, params).await;
+    let result = answer["result"].take();
+    assert!(result.is_object(), "{method}: {answer}");
+    result
+}
+
+/// Calls a method that fails; returns the code, once the message has been seen to hold `word`.
+async fn error(api: &Api, method: &str, params: Value, word: &str) -> u64 {
+    let answer = call(api, method, params).await;
+    let message = answer["error"]["message"].as_str().unwrap_or_else(|| panic!("{method}: {answer}"));
+    assert!(message.contains(word), "{message:?} does not say {word:?}");
+    answer["error"]["code"].as_u64().expect("a code")
+}
+
+fn answer(response: &Response<Bytes>) -> Value {
+    serde_json::from_slice(response.body()).expect("an answer in JSON")
+}
+
+#[test]
+fn info_counts_what_the_node_has() {
+    run(async |harness, api| {
+        let one = harness.probe("user:42").await;
+        let _two = harness.probe("user:42").await;
+        let _nobody = harness.probe("").await;
+        one.subscribe("a").await.unwrap();
+        one.subscribe("b").await.unwrap();
+        harness.pass(Duration::from_secs(5)).await;
+        let info = result(api, "info", json!({})).await;
+        let id = harness.node.id();
+        let expected = json!({"nodes": [{
+            "uid": id, "name": id, "version": env!("CARGO_PKG_VERSION"),
+            "num_clients": 3, "num_users": 2, "num_subs": 2, "num_channels": 2, "uptime": 5,
+        }]});
+        assert_eq!(info, expected);
+    });
+}

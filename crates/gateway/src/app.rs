@@ -1,0 +1,217 @@
+//! The wiring: which parts a gateway is made of and which listener carries which.
+
+use std::io::Write;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fanwire_auth::Verifier;
+use fanwire_control::{Api, Keys};
+use fanwire_native::Native;
+use fanwire_net::{Site, Workers};
+use fanwire_node::{Dispatcher, MemoryBroker, MemoryPresence, Node, Parts};
+use fanwire_plain::Plain;
+use futures_util::FutureExt;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::config::{BrokerKind, Config, Mistakes};
+use crate::listeners::Listeners;
+use crate::{demo, ops};
+
+/// How a gateway is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// For a person who tries things out.
+    Dev,
+    /// For production.
+    Serve,
+}
+
+/// Why a gateway does not run.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// The configuration names keys or files that are no good.
+    #[error(transparent)]
+    Config(#[from] Mistakes),
+    /// A listener cannot be opened.
+    #[error(transparent)]
+    Listen(#[from] fanwire_net::Error),
+    /// The system refuses threads or signals.
+    #[error("cannot start")]
+    Start(#[from] std::io::Error),
+    /// The metrics recorder cannot be installed.
+    #[error("cannot install metrics")]
+    Metrics(#[from] metrics_exporter_prometheus::BuildError),
+}
+
+/// Looks at what loading alone cannot see: key files and secrets.
+///
+/// # Errors
+///
+/// All mistakes found.
+pub(crate) fn check(config: &Config) -> Result<(), Mistakes> {
+    secrets(config).map(|_| ())
+}
+
+/// Runs a gateway until it is told to end.
+///
+/// # Errors
+///
+/// Only before it is ready.
+pub(crate) fn run(config: &Config, mode: Mode) -> Result<(), Error> {
+    let (verifier, keys) = secrets(config)?;
+    let recorder = ops::install()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(config.workers().min(MAX_SHARED_THREADS))
+        .thread_name("fanwire-shared")
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let dispatcher = Dispatcher::new(config.workers());
+        let broker = match config.broker.kind {
+            BrokerKind::Memory => Box::new(MemoryBroker::new(Arc::clone(&dispatcher))),
+        };
+        let node = Node::new(Parts {
+            config: fanwire_node::Config { client: config.client.clone(), namespaces: config.namespace.clone() },
+            dispatcher,
+            broker,
+            presence: Box::new(MemoryPresence::default()),
+            authorizer: Box::new(verifier),
+        });
+        let (leave, leaving) = watch::channel(false);
+        let api = Arc::new(Api::new(Arc::clone(&node), keys));
+        let mut listeners = Listeners::bind(&config.listen)?;
+        let control = format!("http://{}", listeners.control_addr());
+
+        listeners.public(public_site);
+        listeners.control(|site| control_site(site, api));
+        listeners.ops(|site| ops_site(site, recorder.clone(), leaving.clone()));
+        if mode == Mode::Dev {
+            listeners.public(|site| site.http("/", 0, demo::page(&control)));
+        }
+        let announcement = match mode {
+            Mode::Dev => listeners.welcome(),
+            Mode::Serve => listeners.summary(),
+        };
+
+        let workers = Workers::start(&node)?;
+        tokio::spawn(Arc::clone(&node).reconcile());
+        tokio::spawn(upkeep(recorder));
+        for (listener, site) in listeners.into_sites() {
+            let mut leaving = leaving.clone();
+            // Fails when the sender is gone, which is the same.
+            let stop = async move { drop(leaving.wait_for(|leaving| *leaving).await) };
+            let served = fanwire_net::serve(listener, Arc::clone(&node), site, stop);
+            tokio::spawn(served.map(|served| {
+                if let Err(error) = served {
+                    tracing::error!(%error, "a listener failed");
+                }
+            }));
+        }
+        warn_of_consequences(config, mode);
+        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        // A closed standard output is no reason not to serve.
+        let _ = std::io::stdout().write_all(announcement.as_bytes()).and_then(|()| std::io::stdout().flush());
+
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("shutting down");
+        leave.send_replace(true);
+        node.shut_down().await;
+        // Joining threads blocks, but nothing else is left to run.
+        tokio::task::block_in_place(|| workers.stop());
+        Ok(())
+    })
+}
+
+/// The threads that the control plane and the ops endpoints share.
+const MAX_SHARED_THREADS: usize = 4;
+
+/// The largest request to the control plane, in bytes.
+const MAX_CONTROL_BODY: usize = 4 * 1024 * 1024;
+
+/// One line for each client protocol.
+fn public_site(site: Site) -> Site {
+    site.protocol("/connection/websocket", Arc::new(Native::new())).protocol("/plain", Arc::new(Plain))
+}
+
+fn control_site(site: Site, api: Arc<Api>) -> Site {
+    site.http(
+        "/api",
+        MAX_CONTROL_BODY,
+        Arc::new(move |request| {
+            let api = Arc::clone(&api);
+            async move { api.handle(request).await }.boxed()
+        }),
+    )
+}
+
+fn ops_site(
+    site: Site,
+    recorder: metrics_exporter_prometheus::PrometheusHandle,
+    leaving: watch::Receiver<bool>,
+) -> Site {
+    site.http("/metrics", 0, ops::metrics(recorder)).http("/health/live", 0, ops::live()).http(
+        "/health/ready",
+        0,
+        ops::ready(leaving),
+    )
+}
+
+/// Reads the keys the configuration names.
+fn secrets(config: &Config) -> Result<(Verifier, Keys), Mistakes> {
+    let mut mistakes = Vec::new();
+    let verifier = Verifier::new(&config.token);
+    if let Err(error) = &verifier {
+        mistakes.extend(error.mistakes.iter().map(|mistake| format!("token.{}", causes(mistake))));
+    }
+    let keys = if config.api_key.is_empty() { Ok(Keys::open()) } else { Keys::load(&config.api_key) };
+    if let Err(error) = &keys {
+        mistakes.push(causes(error));
+    }
+    match (verifier, keys) {
+        (Ok(verifier), Ok(keys)) => Ok((verifier, keys)),
+        _ => Err(Mistakes(mistakes)),
+    }
+}
+
+/// An error with its causes, on one line.
+pub(crate) fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
+}
+
+/// Says what a configuration means that nobody may have meant.
+fn warn_of_consequences(config: &Config, mode: Mode) {
+    if mode == Mode::Dev {
+        return;
+    }
+    if config.client.insecure {
+        tracing::warn!("client.insecure is on: everything is allowed to everyone");
+    }
+    let no_token = config.token == fanwire_auth::Config::default();
+    if no_token && !config.client.anonymous && !config.client.insecure {
+        tracing::warn!("no key in [token] and client.anonymous is off: no client can connect");
+    }
+    if config.namespace.is_empty() {
+        tracing::warn!("no [[namespace]]: there are no channels");
+    }
+    if config.api_key.is_empty() {
+        tracing::warn!("no [[api_key]]: everyone on this machine may use the control plane");
+    }
+}
+
+/// Moves histogram samples into their buckets now and then, so that they do not gather between scrapes.
+async fn upkeep(recorder: metrics_exporter_prometheus::PrometheusHandle) {
+    loop {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        recorder.run_upkeep();
+    }
+}

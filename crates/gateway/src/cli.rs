@@ -1,0 +1,100 @@
+//! The command line.
+
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::app::{self, Mode};
+use crate::config::{self, Config, Mistakes};
+
+/// A multi-node WebSocket pub/sub gateway.
+#[derive(Debug, Parser)]
+#[command(name = "fanwire", version, disable_help_subcommand = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a gateway to try things out: embedded broker, loopback only, everything allowed, with a demo page
+    Dev,
+    /// Run a gateway
+    Serve {
+        /// The configuration file; without one, defaults and environment
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+    /// Report everything that is wrong with a configuration
+    CheckConfig {
+        /// The configuration file; without one, defaults and environment
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+    /// Print the commented reference configuration
+    DefaultConfig,
+    /// Print the version
+    Version,
+}
+
+/// Runs one command. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.
+pub(crate) fn run(cli: Cli) -> ExitCode {
+    match cli.command {
+        Command::Dev => start(read(Config::dev(), None), Mode::Dev),
+        Command::Serve { config } => start(read(Config::default(), config.as_deref()), Mode::Serve),
+        Command::CheckConfig { config } => {
+            match read(Config::default(), config.as_deref()).and_then(|config| app::check(&config)) {
+                Ok(()) => print("configuration is fine\n"),
+                Err(mistakes) => complain(&mistakes),
+            }
+        }
+        Command::DefaultConfig => print(include_str!("../../../deploy/fanwire.toml")),
+        Command::Version => print(concat!("fanwire ", env!("CARGO_PKG_VERSION"), "\n")),
+    }
+}
+
+fn start(config: Result<Config, Mistakes>, mode: Mode) -> ExitCode {
+    let config = match config {
+        Ok(config) => config,
+        Err(mistakes) => return complain(&mistakes),
+    };
+    let filter = tracing_subscriber::EnvFilter::try_new(&config.log.level);
+    let filter = match filter {
+        Ok(filter) => filter,
+        Err(error) => return complain(&Mistakes(vec![format!("log.level: {error}")])),
+    };
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+    match app::run(&config, mode) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(app::Error::Config(mistakes)) => complain(&mistakes),
+        Err(error) => {
+            // There is nowhere else to say it.
+            let _ = writeln!(std::io::stderr(), "fanwire: {}", app::causes(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[allow(clippy::disallowed_methods, reason = "this is the configuration loader's only way to the environment")]
+fn read(defaults: Config, file: Option<&Path>) -> Result<Config, Mistakes> {
+    config::load(defaults, file, std::env::vars())
+}
+
+fn print(text: &str) -> ExitCode {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn complain(mistakes: &Mistakes) -> ExitCode {
+    // There is nowhere else to say it.
+    let _ = writeln!(std::io::stderr(), "fanwire: {mistakes}");
+    ExitCode::from(2)
+}

@@ -1,0 +1,246 @@
+//! Reading the configuration from file and environment.
+
+use std::fmt;
+use std::path::Path;
+
+use serde::de::DeserializeOwned;
+use toml::{Table, Value};
+
+use super::Config;
+
+/// Everything that is wrong with a configuration.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Mistakes(pub Vec<String>);
+
+impl fmt::Display for Mistakes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} mistake{} in the configuration:", self.0.len(), if self.0.len() == 1 { "" } else { "s" })?;
+        self.0.iter().try_for_each(|mistake| write!(f, "\n  - {mistake}"))
+    }
+}
+
+impl std::error::Error for Mistakes {}
+
+/// Lays a file and the environment over `defaults`. `env` are the variables to look at, by name and value.
+///
+/// # Errors
+///
+/// All that is wrong, not only the first.
+pub(crate) fn load(
+    defaults: Config,
+    file: Option<&Path>,
+    env: impl Iterator<Item = (String, String)>,
+) -> Result<Config, Mistakes> {
+    let mut mistakes = Vec::new();
+    let mut table = Table::new();
+    if let Some(path) = file {
+        let text = std::fs::read_to_string(path);
+        let parsed = text.map_err(|error| error.to_string()).and_then(|text| {
+            text.parse::<Table>().map_err(|error| error.to_string().trim_end().replace('\n', "\n    "))
+        });
+        match parsed {
+            Ok(parsed) => table = parsed,
+            Err(error) => return Err(Mistakes(vec![format!("{}: {error}", path.display())])),
+        }
+    }
+    for (name, value) in env {
+        if let Some(key) = name.strip_prefix(ENV_PREFIX) {
+            set(&mut table, key, &value).unwrap_or_else(|mistake| mistakes.push(format!("{name}: {mistake}")));
+        }
+    }
+    let config = read(defaults, table, &mut mistakes);
+    if mistakes.is_empty() {
+        mistakes = config.mistakes();
+    }
+    if mistakes.is_empty() { Ok(config) } else { Err(Mistakes(mistakes)) }
+}
+
+const ENV_PREFIX: &str = "FANWIRE__";
+
+/// Sets `SECTION__KEY` to a value: TOML if it reads as such, else a string.
+fn set(table: &mut Table, key: &str, text: &str) -> Result<(), String> {
+    let key = key.to_lowercase();
+    let Some((section, key)) = key.split_once("__") else {
+        return Err("expected FANWIRE__SECTION__KEY".to_owned());
+    };
+    let section_table = table.entry(section).or_insert_with(|| Table::new().into());
+    let Value::Table(section_table) = section_table else {
+        return Err(format!("{section} is a list; lists are set in the file"));
+    };
+    let value = format!("v = {text}").parse::<Table>().ok().and_then(|mut parsed| parsed.remove("v"));
+    section_table.insert(key.to_owned(), value.unwrap_or_else(|| text.into()));
+    Ok(())
+}
+
+fn read(defaults: Config, mut table: Table, mistakes: &mut Vec<String>) -> Config {
+    let config = Config {
+        listen: section(defaults.listen, table.remove("listen"), "listen", mistakes),
+        node: section(defaults.node, table.remove("node"), "node", mistakes),
+        broker: section(defaults.broker, table.remove("broker"), "broker", mistakes),
+        client: section(defaults.client, table.remove("client"), "client", mistakes),
+        token: token(defaults.token, table.remove("token"), mistakes),
+        log: section(defaults.log, table.remove("log"), "log", mistakes),
+        api_key: list(defaults.api_key, table.remove("api_key"), "api_key", mistakes),
+        namespace: list(defaults.namespace, table.remove("namespace"), "namespace", mistakes),
+    };
+    mistakes.extend(table.keys().map(|key| format!("{key}: unknown section")));
+    config
+}
+
+/// Reads one section over its defaults, key by key, so that every mistake in it is found.
+fn section<T: DeserializeOwned + serde::Serialize>(
+    defaults: T,
+    value: Option<Value>,
+    name: &str,
+    mistakes: &mut Vec<String>,
+) -> T {
+    let Some(value) = value else { return defaults };
+    let Value::Table(given) = value else {
+        mistakes.push(format!("{name}: expected a section [{name}]"));
+        return defaults;
+    };
+    if !check_keys::<T>(&given, name, mistakes) {
+        return defaults;
+    }
+    let Ok(mut merged) = Table::try_from(&defaults) else { return defaults };
+    merged.extend(given);
+    T::deserialize(Value::Table(merged)).unwrap_or_else(|error| {
+        mistakes.push(format!("{name}: {}", error.message()));
+        defaults
+    })
+}
+
+/// The same for secrets, which are never serialized: what is given stands alone.
+fn token(defaults: fanwire_auth::Config, value: Option<Value>, mistakes: &mut Vec<String>) -> fanwire_auth::Config {
+    match value {
+        None => defaults,
+        Some(Value::Table(given)) => item(given, "token", mistakes).unwrap_or(defaults),
+        Some(_) => {
+            mistakes.push("token: expected a section [token]".to_owned());
+            defaults
+        }
+    }
+}
+
+/// Reads a list of sections.
+fn list<T: DeserializeOwned>(defaults: Vec<T>, value: Option<Value>, name: &str, mistakes: &mut Vec<String>) -> Vec<T> {
+    let items = match value {
+        None => return defaults,
+        Some(Value::Array(items)) => items,
+        Some(_) => {
+            mistakes.push(format!("{name}: expected sections [[{name}]]"));
+            return defaults;
+        }
+    };
+    let mut read = Vec::with_capacity(items.len());
+    for (index, value) in items.into_iter().enumerate() {
+        let name = format!("{name}[{index}]");
+        match value {
+            Value::Table(given) => read.extend(item(given, &name, mistakes)),
+            _ => mistakes.push(format!("{name}: expected a section")),
+        }
+    }
+    read
+}
+
+fn item<T: DeserializeOwned>(given: Table, name: &str, mistakes: &mut Vec<String>) -> Option<T> {
+    let fine = check_keys::<T>(&given, name, mistakes);
+    let read = T::deserialize(Value::Table(given));
+    match read {
+        Ok(read) => Some(read),
+        Err(error) => {
+            if fine {
+                mistakes.push(format!("{name}: {}", error.message()));
+            }
+            None
+        }
+    }
+}
+
+/// Tries every key by itself. A key that is missing is for the whole to complain about.
+fn check_keys<T: DeserializeOwned>(given: &Table, name: &str, mistakes: &mut Vec<String>) -> bool {
+    let before = mistakes.len();
+    for (key, value) in given {
+        let alone = Table::from_iter([(key.clone(), value.clone())]);
+        if let Err(error) = T::deserialize(Value::Table(alone)) {
+            let message = error.message();
+            if !message.starts_with("missing field") {
+                mistakes.push(format!("{name}.{key}: {message}"));
+            }
+        }
+    }
+    mistakes.len() == before
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, Listen};
+
+    fn load_text(text: &str, env: &[(&str, &str)]) -> Result<Config, Mistakes> {
+        let mut mistakes = Vec::new();
+        let mut table: Table = text.parse().unwrap();
+        for (name, value) in env {
+            set(&mut table, name.strip_prefix(ENV_PREFIX).unwrap(), value).unwrap();
+        }
+        let config = read(Config::default(), table, &mut mistakes);
+        mistakes.extend(config.mistakes());
+        if mistakes.is_empty() { Ok(config) } else { Err(Mistakes(mistakes)) }
+    }
+
+    #[test]
+    fn the_reference_file_is_the_defaults() {
+        let text = include_str!("../../../../deploy/fanwire.toml");
+        let config = load_text(text, &[]).unwrap();
+        assert_eq!(config.listen, Listen::default());
+        assert_eq!(config.node, Config::default().node);
+        assert_eq!(config.broker, Config::default().broker);
+        assert_eq!(config.client, Config::default().client);
+        assert_eq!(config.log, Config::default().log);
+        assert!(config.namespace.is_empty() && config.api_key.is_empty());
+        let file: Table = text.parse().unwrap();
+        let defaults = Table::try_from(Config::default()).unwrap();
+        for (section, keys) in defaults {
+            for (key, _) in keys.as_table().unwrap() {
+                assert!(file[&section].get(key).is_some(), "{section}.{key} is missing in deploy/fanwire.toml");
+            }
+        }
+    }
+
+    #[test]
+    fn environment_beats_file_beats_defaults() {
+        let config = load_text(
+            "[listen]\npublic = \"127.0.0.1:1\"\nops = \"127.0.0.1:2\"",
+            &[("FANWIRE__LISTEN__PUBLIC", "127.0.0.1:3"), ("FANWIRE__CLIENT__ANONYMOUS", "true")],
+        )
+        .unwrap();
+        assert_eq!(config.listen.public.port(), 3);
+        assert_eq!(config.listen.ops.port(), 2);
+        assert_eq!(config.listen.control, Listen::default().control);
+        assert!(config.client.anonymous);
+    }
+
+    #[test]
+    fn all_mistakes_are_told() {
+        let Mistakes(mistakes) = load_text(
+            "[listen]\npublic = \"nowhere\"\nadmin = 1\n[client]\nping_interval = \"soon\"\n[what]\n\
+             [[namespace]]\nname = \"a\"\nsubscribe = \"everybody\"\n[[namespace]]\nname = \"b\"\nrecovery = true\n",
+            &[],
+        )
+        .unwrap_err();
+        let told = mistakes.join("\n");
+        for expected in
+            ["listen.public", "listen.admin", "client.ping_interval", "what: unknown", "[0].subscribe", "\"b\""]
+        {
+            assert!(told.contains(expected), "{expected} not in:\n{told}");
+        }
+    }
+
+    #[test]
+    fn a_control_plane_open_to_the_world_needs_a_key() {
+        let outside = load_text("[listen]\ncontrol = \"0.0.0.0:8010\"", &[]).unwrap_err();
+        assert!(outside.to_string().contains("api_key"), "{outside}");
+        let shared = load_text("[listen]\npublic = \"127.0.0.1:1\"\ncontrol = \"127.0.0.1:1\"", &[]).unwrap_err();
+        assert!(shared.to_string().contains("public listener"), "{shared}");
+    }
+}

@@ -1,0 +1,166 @@
+//! The configuration: defaults < file < environment, all mistakes reported at once.
+
+mod load;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+
+pub(crate) use load::{Mistakes, load};
+
+/// Everything that can be configured; `deploy/fanwire.toml` is its commented form.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub(crate) struct Config {
+    /// `[listen]`
+    pub listen: Listen,
+    /// `[node]`
+    pub node: Node,
+    /// `[broker]`
+    pub broker: Broker,
+    /// `[client]`
+    pub client: fanwire_node::ClientConfig,
+    /// `[token]`
+    #[serde(skip)]
+    pub token: fanwire_auth::Config,
+    /// `[log]`
+    pub log: Log,
+    /// `[[api_key]]`
+    #[serde(skip)]
+    pub api_key: Vec<fanwire_control::ApiKey>,
+    /// `[[namespace]]`
+    #[serde(skip)]
+    pub namespace: Vec<fanwire_node::Namespace>,
+}
+
+/// Where the node listens. Listeners given the same address share it, by path.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Listen {
+    /// Client protocols. Default: 0.0.0.0:8000.
+    pub public: SocketAddr,
+    /// The control plane. Default: 127.0.0.1:8010.
+    pub control: SocketAddr,
+    /// Metrics and health. Default: 127.0.0.1:8020.
+    pub ops: SocketAddr,
+}
+
+impl Default for Listen {
+    fn default() -> Self {
+        let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        Self {
+            public: (Ipv4Addr::UNSPECIFIED, 8000).into(),
+            control: (loopback, 8010).into(),
+            ops: (loopback, 8020).into(),
+        }
+    }
+}
+
+/// The process.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Node {
+    /// Threads that own connections; 0 for one per core. Default: 0.
+    pub workers: usize,
+}
+
+/// What carries publications between nodes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Broker {
+    /// Which one. Default: "memory".
+    pub kind: BrokerKind,
+}
+
+/// The kinds of broker.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum BrokerKind {
+    /// The node's own memory: one node alone.
+    #[default]
+    Memory,
+}
+
+/// What is logged, to standard error.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Log {
+    /// The least level logged, or directives like `info,fanwire_net=debug`. Default: "info".
+    pub level: String,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { level: "info".to_owned() }
+    }
+}
+
+impl Config {
+    /// What `fanwire dev` runs: loopback only, everything allowed to everyone, every feature on.
+    pub(crate) fn dev() -> Self {
+        Self {
+            listen: Listen { public: (Ipv4Addr::LOCALHOST, 8000).into(), ..Listen::default() },
+            client: fanwire_node::ClientConfig {
+                anonymous: true,
+                insecure: true,
+                personal_channel: true,
+                ..fanwire_node::ClientConfig::default()
+            },
+            log: Log { level: "warn".to_owned() },
+            namespace: vec![fanwire_node::Namespace::open("")],
+            ..Self::default()
+        }
+    }
+
+    /// The threads that own connections.
+    pub(crate) fn workers(&self) -> usize {
+        match self.node.workers {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            workers => workers,
+        }
+        .min(fanwire_node::Dispatcher::MAX_WORKERS)
+    }
+
+    /// Whether two listeners are to share a socket. Port 0 means a free port each.
+    pub(crate) fn share(one: SocketAddr, other: SocketAddr) -> bool {
+        one == other && one.port() != 0
+    }
+
+    /// What contradicts itself although every key is right by itself.
+    fn mistakes(&self) -> Vec<String> {
+        let mut mistakes = Vec::new();
+        for (index, namespace) in self.namespace.iter().enumerate() {
+            mistakes.extend(namespace.mistakes());
+            if self.namespace[..index].iter().any(|earlier| earlier.name == namespace.name) {
+                mistakes.push(format!("namespace {:?}: defined twice", namespace.name));
+            }
+        }
+        if self.client.personal_channel && !self.namespace.iter().any(|namespace| namespace.name.is_empty()) {
+            mistakes.push("client.personal_channel: needs a [[namespace]] with name = \"\"".to_owned());
+        }
+        if self.node.workers > fanwire_node::Dispatcher::MAX_WORKERS {
+            mistakes.push(format!("node.workers: at most {}", fanwire_node::Dispatcher::MAX_WORKERS));
+        }
+        for (key, value) in [
+            ("max_message_size", self.client.max_message_size),
+            ("queue_size", self.client.queue_size),
+            ("max_channels", self.client.max_channels),
+            ("history_limit", self.client.history_limit),
+        ] {
+            if value == 0 || value > u32::MAX as usize {
+                mistakes.push(format!("client.{key}: must be from 1 to {}", u32::MAX));
+            }
+        }
+        if self.client.pong_timeout >= self.client.ping_interval {
+            mistakes.push("client.pong_timeout: must be shorter than client.ping_interval".to_owned());
+        }
+        let shared = Self::share(self.listen.control, self.listen.public);
+        if self.api_key.is_empty() && (shared || !self.listen.control.ip().is_loopback()) {
+            mistakes.push(format!(
+                "listen.control: {} is reachable from outside{} and needs an [[api_key]]",
+                self.listen.control,
+                if shared { " (it is the public listener)" } else { "" }
+            ));
+        }
+        mistakes
+    }
+}

@@ -1,0 +1,120 @@
+//! From an accepted TCP connection to an open client connection, or to an HTTP answer.
+
+use std::cell::{Cell, RefCell};
+use std::future::{poll_fn, ready};
+use std::net::{SocketAddr, TcpStream};
+use std::panic::AssertUnwindSafe;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use fanwire_node::{Seat, Session, Worker};
+use futures_util::FutureExt;
+use http::{Request, StatusCode};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Instant, timeout_at};
+
+use crate::connection::Connection;
+use crate::http_server::{self, ANSWER_TIMEOUT, Answer};
+use crate::metrics::Handshake;
+use crate::server::Shared;
+use crate::socket::TcpSocket;
+use crate::upgrade::{self, Refused};
+
+/// Answers the one request of a connection, on the worker's thread. If it opens a client connection, that goes on in a
+/// task of its own: this one's future holds all of the HTTP machinery.
+///
+/// The seat and the permit are held until then.
+pub(crate) async fn run(
+    stream: TcpStream,
+    peer: SocketAddr,
+    worker: Rc<Worker>,
+    (_seat, _permit): (Seat, OwnedSemaphorePermit),
+    shared: Arc<Shared>,
+) {
+    let answering = AssertUnwindSafe(answer(stream, peer, &worker, &shared)).catch_unwind();
+    let outcome = match answering.await {
+        Ok(outcome) => outcome,
+        Err(_) => {
+            shared.metrics.panics.increment(1);
+            Some(Handshake::Error)
+        }
+    };
+    if let Some(outcome) = outcome {
+        shared.metrics.handshake(outcome);
+    }
+}
+
+/// What the service tells the task that drives it.
+struct Exchange {
+    deadline: Cell<Instant>,
+    /// What became of the request; `None` if it is for an HTTP endpoint.
+    outcome: Cell<Option<Handshake>>,
+    opened: RefCell<Option<(&'static str, Box<dyn Session>)>>,
+}
+
+async fn answer(stream: TcpStream, peer: SocketAddr, worker: &Rc<Worker>, shared: &Arc<Shared>) -> Option<Handshake> {
+    let exchange = Rc::new(Exchange {
+        deadline: Cell::new(Instant::now() + shared.limits.handshake_timeout),
+        outcome: Cell::new(Some(Handshake::Error)),
+        opened: RefCell::default(),
+    });
+    let Ok(stream) = tokio::net::TcpStream::from_std(stream) else { return exchange.outcome.get() };
+    let service = service_fn({
+        let (exchange, shared) = (Rc::clone(&exchange), Arc::clone(shared));
+        let origins = worker.node().config().client.origins.clone();
+        move |request| exchange.serve(request, peer, &shared, &origins)
+    });
+    let http = http_server::builder(shared.limits.handshake_timeout);
+    let mut connection = http.serve_connection(TokioIo::new(stream), service);
+    loop {
+        let served = timeout_at(exchange.deadline.get(), poll_fn(|cx| connection.poll_without_shutdown(cx))).await;
+        match served {
+            Ok(Ok(())) => break,
+            Ok(Err(error)) if error.is_timeout() => return Some(Handshake::Timeout),
+            Ok(Err(_)) => return Some(Handshake::Error),
+            // An HTTP endpoint has more time.
+            Err(_) if exchange.deadline.get() > Instant::now() => {}
+            Err(_) => return exchange.outcome.get().map(|_| Handshake::Timeout),
+        }
+    }
+    if let Some((protocol, session)) = exchange.opened.take() {
+        let parts = connection.into_parts();
+        // A copy: even an empty slice of it would keep hyper's whole read buffer.
+        let early = parts.read_buf.as_ref().into();
+        let socket = TcpSocket::new(parts.io.into_inner());
+        let client = worker.open(protocol, session, socket.clone());
+        tokio::task::spawn_local(Connection::new(client, socket, early, Arc::clone(shared)).run());
+    }
+    exchange.outcome.get()
+}
+
+impl Exchange {
+    fn serve(&self, request: Request<Incoming>, peer: SocketAddr, shared: &Arc<Shared>, origins: &[String]) -> Answer {
+        let Some(protocol) = shared.site.protocol_at(request.uri().path()) else {
+            self.outcome.set(None);
+            self.deadline.set(Instant::now() + ANSWER_TIMEOUT);
+            return http_server::answer(shared, request, peer);
+        };
+        let (head, _) = request.into_parts();
+        let opened = if shared.is_stopping() {
+            Err(Refused::new(StatusCode::SERVICE_UNAVAILABLE, "this node is going down"))
+        } else {
+            upgrade::open(&head, peer, &**protocol, origins)
+        };
+        let response = match opened {
+            Ok((session, response)) => {
+                *self.opened.borrow_mut() = Some((protocol.name(), session));
+                self.outcome.set(Some(Handshake::Accepted));
+                response
+            }
+            Err(refused) => {
+                self.outcome.set(Some(Handshake::Rejected));
+                refused.into()
+            }
+        };
+        Box::pin(ready(Ok(response)))
+    }
+}

@@ -1,0 +1,20 @@
+//! What the tests of all crates share. A development dependency only.
+//!
+//! - [`harness`]: one node on the current thread, on a paused clock, with fake connections
+//! - [`transcript`]: conversations written down in text files, played against a protocol
+//! - [`conformance`]: what every broker and every presence must do
+//! - [`FakeSocket`], [`TokenBook`], [`FaultyBroker`], [`Probe`]: the parts the harness is made of
+
+pub mod conformance;
+mod faults;
+pub mod harness;
+mod probe;
+mod socket;
+mod tokens;
+pub mod transcript;
+
+pub use faults::{Faults, FaultyBroker};
+pub use harness::{FakeClient, Harness};
+pub use probe::Probe;
+pub use socket::{FakeSocket, Frame};
+pub use tokens::TokenBook;

@@ -1,0 +1,228 @@
+//! Many sockets on one thread: edge-triggered readiness, one read per edge, one shared buffer.
+
+use std::net::TcpStream;
+use std::time::Duration;
+
+use rustix::buffer::spare_capacity;
+use rustix::event::epoll;
+use rustix::fd::OwnedFd;
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, recv, send};
+
+use crate::clock::timespec;
+use crate::error::{Context as _, Error};
+use crate::frames::{Scanner, Tally, client_pong, client_text};
+
+/// The sockets, in the order in which they were added.
+pub(crate) struct Mux {
+    epoll: OwnedFd,
+    connections: Vec<Connection>,
+    scanner: Scanner,
+    scratch: Vec<u8>,
+    ready: Vec<epoll::Event>,
+    tally: Tally,
+    counters: Counters,
+}
+
+/// What has passed through all sockets.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Counters {
+    /// Reads that brought something.
+    pub(crate) reads: u64,
+    /// Bytes read.
+    pub(crate) bytes: u64,
+    /// Writes, even partial ones.
+    pub(crate) writes: u64,
+    /// Pings answered.
+    pub(crate) pings: u64,
+}
+
+#[derive(Debug)]
+struct Connection {
+    stream: TcpStream,
+    /// An incomplete frame.
+    carry: Vec<u8>,
+    /// What the socket had no room for. Only replies to pings and the publisher's window go out, so
+    /// the window bounds it.
+    unsent: Vec<u8>,
+}
+
+impl Mux {
+    /// A set without sockets.
+    pub(crate) fn new() -> Result<Self, Error> {
+        Ok(Self {
+            epoll: epoll::create(epoll::CreateFlags::CLOEXEC).context("epoll_create")?,
+            connections: Vec::new(),
+            scanner: Scanner::new(),
+            scratch: vec![0; 256 * 1024],
+            ready: Vec::with_capacity(1024),
+            tally: Tally::default(),
+            counters: Counters::default(),
+        })
+    }
+
+    /// Adds a socket of which `carry` was read already; its index.
+    pub(crate) fn add(&mut self, stream: TcpStream, carry: Vec<u8>) -> Result<usize, Error> {
+        let index = self.connections.len();
+        stream.set_nonblocking(true).context("set nonblocking")?;
+        epoll::add(
+            &self.epoll,
+            &stream,
+            epoll::EventData::new_u64(index as u64),
+            epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::RDHUP | epoll::EventFlags::ET,
+        )
+        .context("epoll_ctl")?;
+        self.connections.push(Connection { stream, carry, unsent: Vec::new() });
+        Ok(index)
+    }
+
+    /// Everything counted so far.
+    pub(crate) fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// Waits for readiness; how many sockets [`Mux::read`] is to be called for.
+    pub(crate) fn wait(&mut self, timeout: Duration) -> Result<usize, Error> {
+        self.ready.clear();
+        match epoll::wait(&self.epoll, spare_capacity(&mut self.ready), Some(&timespec(timeout))) {
+            Ok(_) | Err(Errno::INTR) => Ok(self.ready.len()),
+            Err(error) => Err(error).context("epoll_wait"),
+        }
+    }
+
+    /// Reads from the `slot`th ready socket, to the end of what is there: the socket's index and what
+    /// came. Pings are answered here.
+    ///
+    /// # Errors
+    /// The connection ended, or brought something unexpected.
+    pub(crate) fn read(&mut self, slot: usize) -> Result<(usize, &Tally), Error> {
+        let epoll::Event { flags, data } = self.ready[slot];
+        let index = data.u64() as usize;
+        self.tally = Tally::default();
+        if flags.contains(epoll::EventFlags::OUT) && !self.connections[index].unsent.is_empty() {
+            self.send(index, &[])?;
+        }
+        let hung_up = flags.intersects(epoll::EventFlags::RDHUP | epoll::EventFlags::HUP | epoll::EventFlags::ERR);
+        let failed = |what: String| Error::Failed(format!("connection {index}: {what}"));
+        loop {
+            let connection = &mut self.connections[index];
+            let count = match recv(&connection.stream, self.scratch.as_mut_slice(), RecvFlags::DONTWAIT) {
+                Ok((0, _)) => return Err(failed("ended without a close frame".to_owned())),
+                Ok((count, _)) => count,
+                Err(Errno::AGAIN) => break,
+                Err(Errno::INTR) => continue,
+                Err(error) => return Err(failed(error.to_string())),
+            };
+            self.counters.reads += 1;
+            self.counters.bytes += count as u64;
+            self.scanner
+                .read(&mut connection.carry, &self.scratch[..count], &mut self.tally)
+                .map_err(|fault| failed(fault.to_string()))?;
+            // A short read took all there was: whatever comes later is a new edge.
+            if count < self.scratch.len() && !hung_up {
+                break;
+            }
+        }
+        self.answer_pings(index)?;
+        Ok((index, &self.tally))
+    }
+
+    /// Sends bytes, or keeps for later what the socket has no room for.
+    pub(crate) fn send(&mut self, index: usize, bytes: &[u8]) -> Result<(), Error> {
+        let connection = &mut self.connections[index];
+        connection.unsent.extend_from_slice(bytes);
+        while !connection.unsent.is_empty() {
+            let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+            match send(&connection.stream, &connection.unsent, flags) {
+                Ok(count) => {
+                    self.counters.writes += 1;
+                    connection.unsent.drain(..count);
+                }
+                Err(Errno::AGAIN) => break,
+                Err(Errno::INTR) => {}
+                Err(error) => {
+                    return Err(Error::Failed(format!("connection {index}: {error}")));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn answer_pings(&mut self, index: usize) -> Result<(), Error> {
+        for payload in std::mem::take(&mut self.tally.frame_pings) {
+            self.send(index, &client_pong(&payload))?;
+        }
+        for _ in 0..self.tally.pings {
+            self.counters.pings += 1;
+            self.send(index, &client_text(b"{}"))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpListener;
+
+    use super::*;
+    use crate::frames::{payload, server_text};
+
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (client, listener.accept().unwrap().0)
+    }
+
+    /// Reads until `done` says that the sum is complete.
+    fn collect(mux: &mut Mux, done: impl Fn(&[u64], u64) -> bool) -> Vec<u64> {
+        let mut counts = vec![0; mux.connections.len()];
+        while !done(&counts, mux.counters().pings) {
+            let ready = mux.wait(PATIENCE).unwrap();
+            assert!(ready > 0, "nothing came: {counts:?}");
+            for slot in 0..ready {
+                let (index, tally) = mux.read(slot).unwrap();
+                counts[index] += tally.publications;
+            }
+        }
+        counts
+    }
+
+    #[test]
+    fn counts_by_connection_and_answers_pings() {
+        let mut mux = Mux::new().unwrap();
+        let (left, mut left_server) = pair();
+        let (right, mut right_server) = pair();
+        mux.add(left, Vec::new()).unwrap();
+        mux.add(right, Vec::new()).unwrap();
+        let frame = |n| {
+            let data = payload(n, 64);
+            server_text(format!(r#"{{"push":{{"channel":"c","pub":{{"data":{data}}}}}}}"#).as_bytes())
+        };
+        left_server.write_all(&[frame(1), frame(2)].concat()).unwrap();
+        right_server.write_all(&frame(1)).unwrap();
+        right_server.write_all(&server_text(b"{}")).unwrap();
+        let counts = collect(&mut mux, |counts, pings| counts.iter().sum::<u64>() == 3 && pings == 1);
+        assert_eq!(counts, [2, 1]);
+        let mut pong = [0; 8];
+        right_server.set_read_timeout(Some(PATIENCE)).unwrap();
+        right_server.read_exact(&mut pong).unwrap();
+        assert_eq!(pong[..], client_text(b"{}"));
+    }
+
+    #[test]
+    fn the_end_of_a_connection_is_an_error_even_behind_data() {
+        let mut mux = Mux::new().unwrap();
+        let (client, mut server) = pair();
+        mux.add(client, Vec::new()).unwrap();
+        server.write_all(&server_text(b"{}")).unwrap();
+        drop(server);
+        let failed = (0..10).any(|_| {
+            let ready = mux.wait(PATIENCE).unwrap();
+            (0..ready).any(|slot| mux.read(slot).is_err())
+        });
+        assert!(failed);
+    }
+}
