@@ -1,6 +1,5 @@
 //! What the core answers, in the words of the protocol.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -25,9 +24,10 @@ pub(crate) fn error(refusal: Refusal) -> proto::Error {
 ///
 /// Its `session` and `node` are for transports with a separate way in; a WebSocket has no use for them.
 pub(crate) fn connected(encoding: Encoding, connected: Connected) -> Result<proto::ConnectResult, Disconnect> {
-    let mut subs = BTreeMap::new();
+    let mut subs = Vec::with_capacity(connected.subscriptions.len());
     for (channel, subscription) in connected.subscriptions {
-        subs.insert(channel.as_str().to_owned(), subscribed(encoding, subscription)?);
+        let value = Some(subscribed(encoding, subscription)?);
+        subs.push(proto::SubscribeResultEntry { key: channel.as_str().to_owned(), value });
     }
     Ok(proto::ConnectResult {
         client: connected.client,

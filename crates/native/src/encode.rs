@@ -82,11 +82,9 @@ fn member(out: &mut BytesMut, who: &ClientInfo) {
 
 fn info(out: &mut BytesMut, info: &ClientInfo) {
     let mut object = Object::open(out);
-    for (name, text) in [("user", &info.user), ("client", &info.client)] {
-        if !text.is_empty() {
-            string(object.key(name), text);
-        }
-    }
+    // Clients read these without asking whether they are there.
+    string(object.key("user"), &info.user);
+    string(object.key("client"), &info.client);
     for (name, json) in [("conn_info", &info.conn_info), ("chan_info", &info.chan_info)] {
         if let Some(json) = json {
             object.key(name).put_slice(json);

@@ -97,6 +97,26 @@ pub(crate) mod zero {
     }
 }
 
+/// A map spelled out as its entries.
+pub(crate) mod entries {
+    use std::collections::BTreeMap;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use crate::proto::{SubscribeResult, SubscribeResultEntry};
+
+    pub(crate) fn serialize<S: Serializer>(entries: &[SubscribeResultEntry], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(entries.iter().map(|entry| (&entry.key, &entry.value)))
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Vec<SubscribeResultEntry>, D::Error> {
+        let entries: BTreeMap<String, SubscribeResult> = BTreeMap::deserialize(deserializer)?;
+        Ok(entries.into_iter().map(|(key, value)| SubscribeResultEntry { key, value: Some(value) }).collect())
+    }
+}
+
 /// A field of type `bytes`: one JSON value, kept as it is written.
 pub(crate) mod raw {
     use bytes::Bytes;

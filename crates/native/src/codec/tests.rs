@@ -1,5 +1,3 @@
-use std::collections::BTreeMap;
-
 use bytes::{Buf, Bytes, BytesMut};
 use fanwire_wire::Disconnect;
 use proptest::collection::{btree_map, vec};
@@ -120,7 +118,7 @@ fn json_replies_stand_on_one_line() {
     let mut frame = BytesMut::new();
     let reply = Reply { id: 1, history: Some(history), ..Reply::default() };
     Encoding::Json.append(&reply, &mut frame).unwrap();
-    assert_eq!(&frame[2..], b"{\"id\":1,\"history\":{\"publications\":[{\"data\":{ \"a\":\r 1}}]}}");
+    assert_eq!(&frame[2..], b"{\"id\":1,\"history\":{\"publications\":[{\"data\":{ \"a\":\r 1}}],\"epoch\":\"\",\"offset\":0}}");
 }
 
 #[test]
@@ -322,7 +320,7 @@ fn reply() -> impl Strategy<Value = Reply> {
         }),
         connect: Some(proto::ConnectResult {
             client: text.clone(),
-            subs: BTreeMap::from([(text, result.clone())]),
+            subs: Vec::from([proto::SubscribeResultEntry { key: text, value: Some(result.clone()) }]),
             ttl: result.ttl,
             ..Default::default()
         }),
