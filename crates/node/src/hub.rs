@@ -9,6 +9,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use fanwire_wire::{Broadcast, Channel, Disconnect, Position, Publication, Stamp};
 use smallvec::SmallVec;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::outlet::Outlet;
@@ -173,16 +174,19 @@ impl LocalChannel {
                 return false;
             }
             if !same_life || *prev != current.offset {
-                for group in self.groups.borrow().iter() {
-                    let positioned = group.entries.iter().filter(|entry| entry.subscription.terms.positioned);
-                    outcome
-                        .gaps
-                        .extend(positioned.map(|entry| (entry.outlet.key.get(), Rc::clone(&entry.subscription))));
-                }
+                outcome.gaps = self.positioned();
             }
         }
         *current = Some(position.clone());
         true
+    }
+
+    /// The live subscriptions that must be told of a gap, each with its connection's key.
+    fn positioned(&self) -> Vec<(u32, Rc<Subscription>)> {
+        let groups = self.groups.borrow();
+        let entries = groups.iter().flat_map(|group| &group.entries);
+        let positioned = entries.filter(|entry| entry.subscription.terms.positioned);
+        positioned.map(|entry| (entry.outlet.key.get(), Rc::clone(&entry.subscription))).collect()
     }
 
     /// Encodes into the batch of every group concerned; returns the bytes added.
@@ -286,6 +290,8 @@ pub(crate) struct Mark {
 struct Joining {
     held: RefCell<Vec<Arc<Publication>>>,
     overflowed: Cell<bool>,
+    /// Something was held.
+    moved: Notify,
 }
 
 /// The most publications held for one joining subscriber.
@@ -299,6 +305,7 @@ impl Joining {
         } else {
             self.overflowed.set(true);
         }
+        self.moved.notify_one();
     }
 }
 
@@ -330,9 +337,21 @@ impl JoinGuard {
         Some(behind)
     }
 
-    /// Lets the channel know where its stream stands, if it has not seen a publication yet.
-    pub(crate) fn place(&self, position: &Position) {
-        self.channel.position.borrow_mut().get_or_insert_with(|| position.clone());
+    /// Waits until the channel has dispatched everything up to `top`, so that whatever it dispatches later lies behind.
+    /// A channel that has not seen a publication yet begins there.
+    pub(crate) async fn reach(&self, top: &Position) {
+        let behind = |at: &Position| at.epoch == top.epoch && at.offset < top.offset;
+        while behind(self.channel.position.borrow_mut().get_or_insert_with(|| top.clone())) {
+            self.joining.moved.notified().await;
+        }
+    }
+
+    /// Brings the channel to `top` although publications before it never came: the subscriptions that missed them,
+    /// each with its connection's key.
+    #[must_use]
+    pub(crate) fn jump(&self, top: &Position) -> Vec<(u32, Rc<Subscription>)> {
+        *self.channel.position.borrow_mut() = Some(top.clone());
+        self.channel.positioned()
     }
 }
 

@@ -147,13 +147,13 @@ impl Namespaces {
     }
 
     /// Finds the namespace of a channel.
-    pub(crate) fn resolve(&self, channel: &Channel) -> Option<&Arc<Namespace>> {
-        self.0.get(channel.namespace())
+    pub(crate) fn resolve(&self, channel: &Channel) -> Option<Arc<Namespace>> {
+        self.0.get(channel.namespace()).cloned()
     }
 
     /// The namespace of channels without one.
-    pub(crate) fn nameless(&self) -> Option<&Arc<Namespace>> {
-        self.0.get("")
+    pub(crate) fn nameless(&self) -> Option<Arc<Namespace>> {
+        self.0.get("").cloned()
     }
 }
 

@@ -156,8 +156,8 @@ impl Node {
     /// The namespace of a channel. Where everything is allowed, an unknown one is like the nameless one.
     #[must_use]
     pub fn namespace(&self, channel: &Channel) -> Option<Arc<Namespace>> {
-        let fallback = || if self.config.client.insecure { self.namespaces.nameless() } else { None };
-        self.namespaces.resolve(channel).or_else(fallback).cloned()
+        let fallback = || self.config.client.insecure.then(|| self.namespaces.nameless().unwrap_or_default());
+        self.namespaces.resolve(channel).or_else(fallback)
     }
 
     /// Publishes to the cluster; resolves when the broker has applied it.

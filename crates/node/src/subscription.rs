@@ -26,6 +26,8 @@ pub(crate) struct Subscription {
 pub(crate) enum Phase {
     /// Waiting for the broker.
     Joining,
+    /// Listed in presence; not receiving yet.
+    Prepared,
     /// Receiving; its join is not announced yet, or need not be.
     Live,
     /// Receiving, and its join is announced.
@@ -61,7 +63,7 @@ pub(crate) enum Origin {
 impl Subscription {
     /// Whether other clients see something of it when it was this far.
     pub(crate) fn is_seen(&self, phase: Phase) -> bool {
-        phase == Phase::Announced || phase == Phase::Live && self.terms.presence
+        phase == Phase::Announced || matches!(phase, Phase::Prepared | Phase::Live) && self.terms.presence
     }
 
     /// Whether it receives.

@@ -17,6 +17,7 @@ use crate::hub::{Hub, Outcome};
 use crate::mailbox::{Letter, Mailbox};
 use crate::outlet::Socket;
 use crate::protocol::Session;
+use crate::subscription::Subscription;
 use crate::sweep::Sweeps;
 use crate::wheel::Wheel;
 use crate::{Client, ClientGuard, Node};
@@ -197,9 +198,7 @@ impl Worker {
                         self.end(key, disconnect);
                     }
                     for (key, subscription) in gaps {
-                        if let Some(client) = self.client(key) {
-                            client.end_subscription(&subscription, Unsubscribe::InsufficientState);
-                        }
+                        self.tell_gap(key, &subscription);
                     }
                 }
             }
@@ -209,6 +208,13 @@ impl Worker {
     fn end(&self, key: u32, disconnect: Disconnect) {
         if let Some(client) = self.client(key) {
             client.close(disconnect);
+        }
+    }
+
+    /// Ends a subscription whose position cannot be continued.
+    pub(crate) fn tell_gap(&self, key: u32, subscription: &Rc<Subscription>) {
+        if let Some(client) = self.client(key) {
+            client.end_subscription(subscription, Unsubscribe::InsufficientState);
         }
     }
 

@@ -52,7 +52,7 @@ impl Faults {
         self.0.mode.send_replace(Mode::HoldRequests);
     }
 
-    /// Subscribe and history requests are applied, and their answers wait.
+    /// History requests are applied, and their answers wait.
     pub fn hold_answers(&self) {
         self.0.mode.send_replace(Mode::HoldAnswers);
     }
@@ -161,7 +161,7 @@ impl Broker for FaultyBroker {
         async move {
             self.faults.before(Hold::Yes).await?;
             subscribed.await?;
-            self.faults.after(Hold::Yes).await;
+            self.faults.after(Hold::No).await;
             Ok(())
         }
         .boxed()

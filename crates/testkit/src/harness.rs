@@ -34,8 +34,14 @@ pub struct Harness {
     /// What the broker does wrong.
     pub faults: Faults,
     start: Instant,
+    /// The time that passed on purpose.
     passed: Cell<Duration>,
+    /// The time that settling took.
+    settled: Cell<Duration>,
 }
+
+/// By how much settling moves the clock.
+const SETTLE: Duration = Duration::from_millis(1);
 
 /// Runs `test` with a node of this configuration, on a runtime of its own with a paused clock.
 ///
@@ -93,18 +99,28 @@ impl Harness {
         });
         let worker = Worker::start(&node, 0);
         tokio::task::spawn_local(Arc::clone(&node).reconcile());
-        Self { node, worker, dispatcher, faults, start: Instant::now(), passed: Cell::default() }
+        Self {
+            node,
+            worker,
+            dispatcher,
+            faults,
+            start: Instant::now(),
+            passed: Cell::default(),
+            settled: Cell::default(),
+        }
     }
 
     /// Runs every task until all of them wait for something that only the test, or later time, brings.
     pub async fn settle(&self) {
         // A paused clock goes on only when nothing else can: then everything has come to rest.
-        sleep(Duration::from_millis(1)).await;
+        sleep(SETTLE).await;
+        self.settled.set(self.settled.get() + SETTLE);
     }
 
     /// Lets time pass, with all tasks running. What settling took in between counts.
     pub async fn pass(&self, time: Duration) {
-        self.passed.set(self.passed.get() + time);
+        let waited = self.start.elapsed().saturating_sub(self.settled.get());
+        self.passed.set(self.passed.get().max(waited) + time);
         sleep_until(self.start + self.passed.get()).await;
         self.settle().await;
     }

@@ -3,9 +3,11 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use fanwire_wire::{Broadcast, Channel, Disconnect, Position, Publication, Refusal, Unsubscribe};
+use tokio::time::timeout;
 
 use super::lifecycle::overridden;
 use super::{Client, Failure};
@@ -126,7 +128,10 @@ impl Client {
     pub async fn refresh_subscription(self: &Rc<Self>, channel: &str, token: &str) -> Result<Option<u32>, Failure> {
         let channel = Channel::new(channel).map_err(|_| Refusal::BadRequest)?;
         let Some(subscription) = self.subscription(&channel) else { return Err(Refusal::BadRequest.into()) };
-        let grant = self.grant(&channel, token).await?;
+        let grant = match self.grant(&channel, token).await {
+            Err(_) if self.worker.node().config().client.insecure => Grant::default(),
+            granted => granted?,
+        };
         subscription.expires.set(self.worker.second_of(grant.expire_at));
         *subscription.info.borrow_mut() = grant.info.map(Box::new);
         self.schedule();
@@ -156,8 +161,21 @@ impl Client {
             positioned: subscribed.positioned,
             data: subscribed.data.as_ref(),
         });
+        if let Some(Recovery::Complete(missed)) = subscribed.recovery {
+            self.deliver(missed)?;
+        }
         self.schedule();
         Ok(())
+    }
+
+    /// Hands over publications read from the history, in a protocol's form for live ones.
+    fn deliver(&self, publications: Vec<Arc<Publication>>) -> Result<(), Disconnect> {
+        let mut frames = BytesMut::new();
+        for publication in publications {
+            self.session.encoder().encode(&Broadcast::Publication(publication), &mut frames)?;
+        }
+        self.push(frames.freeze())?;
+        self.flush()
     }
 
     /// Ends a subscription from outside and tells the client.
@@ -168,14 +186,17 @@ impl Client {
 
     /// Ends a subscription and tells the client.
     pub(crate) fn end_subscription(self: &Rc<Self>, subscription: &Rc<Subscription>, reason: Unsubscribe) {
-        if !subscription.is_live() {
+        if subscription.phase.get() == Phase::Left {
             return;
         }
         if reason == Unsubscribe::InsufficientState {
             self.worker.node().metrics().insufficient_state.increment(1);
         }
         let (client, subscription) = (Rc::clone(self), Rc::clone(subscription));
-        self.tell(&Event::Unsubscribed { channel: &subscription.channel.name, reason });
+        // Where a request still waits for the broker, its answer tells the client.
+        if subscription.is_live() {
+            self.tell(&Event::Unsubscribed { channel: &subscription.channel.name, reason });
+        }
         // Delivery ends here; what other clients see of it may take its time.
         let was = self.detach(&subscription);
         tokio::task::spawn_local(async move { client.farewell(&subscription, was).await });
@@ -207,6 +228,9 @@ impl Client {
 
     /// Begins a subscription and collects all that it needs from the broker.
     pub(super) async fn prepare(self: &Rc<Self>, wanted: Wanted) -> Result<Prepared, Failure> {
+        if self.is_closed() {
+            return Err(Disconnect::ConnectionClosed.into());
+        }
         self.check_room(&wanted.channel)?;
         let node = Arc::clone(self.worker.node());
         let namespace = node.namespace(&wanted.channel).ok_or(Refusal::UnknownChannel)?;
@@ -263,7 +287,9 @@ impl Client {
                     (Some(_), RecoveryMode::Cache) => HistoryQuery { since: None, limit: 1, order: Order::Reverse },
                 };
                 let history = node.broker().history(&channel, query).await;
-                Some((history.map_err(|error| self.broker_failed(&error))?, hold))
+                let history = history.map_err(|error| self.broker_failed(&error))?;
+                self.catch_up(&hold, &history.top).await;
+                Some((history, hold))
             }
             None => None,
         };
@@ -289,10 +315,21 @@ impl Client {
         }
         if subscription.phase.get() == Phase::Left {
             // Ended while the broker was asked: take back what the other end could not know of.
-            self.farewell(subscription, Phase::Live).await;
+            self.farewell(subscription, Phase::Prepared).await;
             return Err(if self.is_closed() { Disconnect::ConnectionClosed.into() } else { Refusal::Expired.into() });
         }
+        subscription.phase.set(Phase::Prepared);
         Ok(Prepared { subscription: Rc::clone(subscription), stream, recovery, grant })
+    }
+
+    /// Waits until the worker has dispatched what the history read contains. What does not come in time was lost on its
+    /// way: the subscribers that missed it are told.
+    async fn catch_up(&self, hold: &JoinGuard, top: &Position) {
+        if timeout(CATCH_UP, hold.reach(top)).await.is_err() {
+            for (key, subscription) in hold.jump(top) {
+                self.worker.tell_gap(key, &subscription);
+            }
+        }
     }
 
     /// Makes a subscription live; from here on nothing is missed and nothing comes twice.
@@ -314,10 +351,8 @@ impl Client {
                 return Err(Disconnect::InsufficientState.into());
             };
             let end = behind.last().and_then(|last| last.stamp.as_ref()).map_or(&history.top, |stamp| &stamp.position);
-            hold.place(end);
             subscribed.position = Some(match recovery {
                 Some((start, Recovery::Complete(mut publications))) => {
-                    let start = if start.offset == history.top.offset { end.clone() } else { start };
                     publications.extend(behind);
                     subscribed.recovery = Some(Recovery::Complete(publications));
                     start
@@ -375,7 +410,7 @@ impl Client {
         let channel = &subscription.channel.name;
         let node = self.worker.node();
         if subscription.terms.presence
-            && matches!(was, Phase::Live | Phase::Announced)
+            && matches!(was, Phase::Prepared | Phase::Live | Phase::Announced)
             && let Err(error) = node.presence().remove(channel, &self.id()).await
         {
             self.broker_failed(&error);
@@ -446,6 +481,9 @@ impl Client {
         }
     }
 }
+
+/// How long publications may be under way that a history read contains already.
+const CATCH_UP: Duration = Duration::from_secs(5);
 
 /// Decides whether the history read continues where the client stood: wholly, or not at all.
 fn recover(mode: RecoveryMode, since: &Position, history: &History, limit: usize) -> Recovery {
