@@ -125,7 +125,7 @@ const lobby = fanwire.subscribe('chat:lobby', {
       const count = publications.length;
       note(`${away}: ${count || 'no'} missed message${count === 1 ? '' : 's'}${count ? ' recovered' : ''}`, 'good');
     } else if (recovering) {
-      note(`${away}, but history no longer reaches back that far (recovered: false). Messages may be missing here.`, 'bad');
+      note(`${away}, but the gap could not be filled (recovered: false). Messages may be missing here.`, 'bad');
     }
     meetPeople().catch(() => {}); // Lost the connection meanwhile: asked again after the next.
     if (!recovered) readHistory();
@@ -250,6 +250,7 @@ fanwire.onstate = (state, { code, reason, delay }) => {
   $('unplug').classList.toggle('out', state === 'disconnected');
   $('drop').disabled = state !== 'connected';
   $('away').hidden = !unplugged;
+  $('hint').textContent = '';
 };
 
 $('unplug').addEventListener('click', () => {
@@ -268,7 +269,6 @@ $('stranger').addEventListener('click', () => {
       await other.call({ publish: { channel: 'chat:lobby', data: { text, name: 'a stranger', hue: 320 } } });
     }
     other.disconnect();
-    $('hint').textContent = '';
   };
   other.connect();
 });
@@ -318,6 +318,7 @@ function frameEntry({ direction, text, at }) {
     head.setAttribute('aria-expanded', !open);
     if (open) open.remove();
     else item.append(pretty(messages));
+    item.scrollIntoView({ block: 'nearest' });
     noteScroll($('wire'));
   });
   return item;

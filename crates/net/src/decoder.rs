@@ -17,37 +17,43 @@ use futures_util::FutureExt;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Takes the mask off frames, and checks that texts in one frame are UTF-8.
-pub(crate) struct Decoder {
+#[derive(Default)]
+pub(crate) struct Decoder(Option<Box<Codec>>);
+
+struct Codec {
     socket: WebSocket<Feed>,
     feed: Feed,
 }
 
-/// A frame above this size leaves a large buffer behind, so the decoder is made anew after it.
+/// A frame above this size leaves a large buffer behind.
 const LARGE: usize = 128 * 1024;
 
 impl Decoder {
-    pub(crate) fn new() -> Self {
+    /// Decodes one whole frame; returns its payload.
+    pub(crate) fn decode(&mut self, frame: &[u8]) -> Result<Payload<'static>, Disconnect> {
+        // Put back only if it is as it was: nothing of one connection may be left for the next.
+        let mut codec = self.0.take().unwrap_or_else(Codec::new);
+        codec.feed.0.borrow_mut().extend_from_slice(frame);
+        match codec.socket.read_frame().now_or_never() {
+            Some(Ok(decoded)) => {
+                self.0 = Some(codec).filter(|_| frame.len() <= LARGE);
+                Ok(decoded.payload)
+            }
+            Some(Err(WebSocketError::InvalidUTF8)) => Err(Disconnect::InvalidPayload),
+            Some(Err(_)) | None => Err(Disconnect::ProtocolError),
+        }
+    }
+}
+
+impl Codec {
+    fn new() -> Box<Self> {
         let feed = Feed::default();
         let mut socket = WebSocket::after_handshake(feed.clone(), Role::Server);
         // All writing is the outlet's; all limits are the inspector's.
         socket.set_auto_pong(false);
         socket.set_auto_close(false);
         socket.set_max_message_size(usize::MAX);
-        Self { socket, feed }
-    }
-
-    /// Decodes one whole frame; returns its payload.
-    pub(crate) fn decode(&mut self, frame: &[u8]) -> Result<Payload<'static>, Disconnect> {
-        self.feed.0.borrow_mut().extend_from_slice(frame);
-        let decoded = self.socket.read_frame().now_or_never();
-        if frame.len() > LARGE || !matches!(decoded, Some(Ok(_))) {
-            *self = Self::new();
-        }
-        match decoded {
-            Some(Ok(frame)) => Ok(frame.payload),
-            Some(Err(WebSocketError::InvalidUTF8)) => Err(Disconnect::InvalidPayload),
-            Some(Err(_)) | None => Err(Disconnect::ProtocolError),
-        }
+        Box::new(Self { socket, feed })
     }
 }
 

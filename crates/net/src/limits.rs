@@ -17,7 +17,8 @@ pub struct Limits {
     pub control_burst: u32,
     /// How long an opening may take from accept to the answer. Default: 5s.
     pub handshake_timeout: Duration,
-    /// Connections that may be in their opening at the same moment; more wait in the listener's backlog. Default: 512.
+    /// Connections that may be in their opening at the same moment; more wait in the listener's backlog. On a site without
+    /// client protocols: all connections. Default: 512.
     pub max_handshakes: usize,
 }
 

@@ -212,3 +212,6 @@ impl Partial {
 fn message(is_text: bool, payload: Bytes) -> Message {
     if is_text { Message::Text(payload) } else { Message::Binary(payload) }
 }
+
+#[cfg(test)]
+mod tests;
