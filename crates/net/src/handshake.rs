@@ -63,9 +63,8 @@ async fn answer(stream: TcpStream, peer: SocketAddr, worker: &Rc<Worker>, shared
     });
     let Ok(stream) = tokio::net::TcpStream::from_std(stream) else { return exchange.outcome.get() };
     let service = service_fn({
-        let (exchange, shared) = (Rc::clone(&exchange), Arc::clone(shared));
-        let origins = worker.node().config().client.origins.clone();
-        move |request| exchange.serve(request, peer, &shared, &origins)
+        let (exchange, shared, node) = (Rc::clone(&exchange), Arc::clone(shared), Arc::clone(worker.node()));
+        move |request| exchange.serve(request, peer, &shared, &node.config().client.origins)
     });
     let http = http_server::builder(shared.limits.handshake_timeout);
     let mut connection = http.serve_connection(TokioIo::new(stream), service);

@@ -79,3 +79,61 @@ impl Socket for TcpSocket {
         let _ = rustix::net::shutdown(&*self.0, how);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use futures_util::FutureExt;
+    use tokio::io::AsyncReadExt;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_full_socket_is_writable_when_its_peer_has_read() {
+        let (socket, mut peer) = pair().await;
+        let mut written = 0;
+        for _ in 0..3 {
+            let full = loop {
+                match socket.try_write_vectored(&[IoSlice::new(&[1; 5_000]), IoSlice::new(&[2; 5_000])]) {
+                    Ok(len) => written += len,
+                    Err(error) => break error,
+                }
+            };
+            assert_eq!(full.kind(), ErrorKind::WouldBlock);
+            // Even when the driver has had its turn: the readiness from before does not count.
+            tokio::task::yield_now().await;
+            assert!(poll_fn(|cx| socket.poll_writable(cx)).now_or_never().is_none());
+
+            peer.read_exact(&mut vec![0; written]).await.unwrap();
+            poll_fn(|cx| socket.poll_writable(cx)).await.unwrap();
+            written = socket.try_write(&[3; 100]).unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn what_comes_after_a_short_read_is_read() {
+        use tokio::io::AsyncWriteExt;
+        let (socket, mut peer) = pair().await;
+        let mut buf = [0; 100];
+        for text in ["a", "bc", "d"] {
+            peer.write_all(text.as_bytes()).await.unwrap();
+            poll_fn(|cx| socket.poll_readable(cx)).await.unwrap();
+            let len = socket.try_read(&mut buf).unwrap();
+            assert_eq!(&buf[..len], text.as_bytes());
+        }
+        peer.write_all(b"end").await.unwrap();
+        drop(peer);
+        for len in [3, 0] {
+            poll_fn(|cx| socket.poll_readable(cx)).await.unwrap();
+            assert_eq!(socket.try_read(&mut buf).unwrap(), len);
+        }
+    }
+
+    async fn pair() -> (TcpSocket, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        (TcpSocket::new(listener.accept().await.unwrap().0), peer)
+    }
+}
