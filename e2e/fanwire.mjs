@@ -5,6 +5,7 @@ import { spawn } from 'node:child_process';
 import { createHmac } from 'node:crypto';
 import { once } from 'node:events';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import net from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -17,10 +18,15 @@ export const BINARY = process.env.FANWIRE_BIN ?? fileURLToPath(new URL('../targe
 /** No step of a test takes longer than this, in milliseconds. */
 const LIMIT = 15_000;
 
-/** Starts a gateway with this configuration (TOML without `[listen]` and `[log]`), on ports that the system chooses. */
-export async function serve(config = '') {
-  const anyPort = '"127.0.0.1:0"';
-  const gateway = new Gateway(`[listen]\npublic = ${anyPort}\ncontrol = ${anyPort}\nops = ${anyPort}\n[log]\nlevel = "warn"\n${config}`);
+/**
+ * Starts a gateway with this configuration (TOML without `[listen]` and `[log]`), on ports that the system chooses.
+ * With `oneAddress` the control plane is on the public one.
+ */
+export async function serve(config = '', { oneAddress = false } = {}) {
+  const any = '127.0.0.1:0';
+  const shared = oneAddress ? await freeAddress() : any;
+  const listen = `[listen]\npublic = "${shared}"\ncontrol = "${shared}"\nops = "${any}"\n[log]\nlevel = "warn"\n`;
+  const gateway = new Gateway(listen + config);
   try {
     await gateway.ready();
   } catch (error) {
@@ -111,16 +117,22 @@ export class Metrics {
       if (comment?.[1] === 'HELP') this.help.add(comment[2]);
       else if (comment) this.types.set(comment[2], comment[3]);
       else {
-        const [, name, labels = '', value] = /^([^\s{]+)(?:\{(.*)\})? (\S+)$/.exec(line) ?? assert.fail(`not a sample: ${line}`);
+        const [, name, labels = '', value] =
+          /^([^\s{]+)(?:\{(.*)\})? (\S+)$/.exec(line) ?? assert.fail(`not a sample: ${line}`);
         const pairs = labels.matchAll(/(\w+)="((?:[^"\\]|\\.)*)"/g);
-        this.samples.push({ name, labels: Object.fromEntries([...pairs].map(([, key, text]) => [key, text])), value: Number(value) });
+        this.samples.push({
+          name,
+          labels: Object.fromEntries([...pairs].map(([, key, text]) => [key, text])),
+          value: Number(value),
+        });
       }
     }
   }
 
   /** The sum of a metric's samples that have these labels. */
   sum(name, labels = {}) {
-    const wanted = (sample) => sample.name === name && Object.entries(labels).every(([key, text]) => sample.labels[key] === text);
+    const wanted = (sample) =>
+      sample.name === name && Object.entries(labels).every(([key, text]) => sample.labels[key] === text);
     return this.samples.filter(wanted).reduce((sum, sample) => sum + sample.value, 0);
   }
 
@@ -162,7 +174,9 @@ export class Inbox {
       this.#waiting.add(check);
       check();
     });
-    return within(found, () => `${what}; so far: ${JSON.stringify(this.items)}`).finally(() => this.#waiting.delete(check));
+    return within(found, () => `${what}; so far: ${JSON.stringify(this.items)}`).finally(() =>
+      this.#waiting.delete(check),
+    );
   }
 }
 
@@ -177,7 +191,10 @@ export function record(emitter, ...names) {
 export async function within(promise, what, limit = LIMIT) {
   let timer;
   const late = new Promise((_, reject) => {
-    timer = setTimeout(() => reject(new Error(`waited in vain for ${typeof what === 'function' ? what() : what}`)), limit);
+    timer = setTimeout(
+      () => reject(new Error(`waited in vain for ${typeof what === 'function' ? what() : what}`)),
+      limit,
+    );
   });
   return Promise.race([promise, late]).finally(() => clearTimeout(timer));
 }
@@ -213,7 +230,9 @@ export async function run(program, args, { input = '', env = {} } = {}) {
   // A program that does not read its input is no fault of ours.
   child.stdin.on('error', () => {});
   child.stdin.end(input);
-  const [code] = await within(once(child, 'close'), `the end of ${program} ${args.join(' ')}`).finally(() => child.kill('SIGKILL'));
+  const [code] = await within(once(child, 'close'), `the end of ${program} ${args.join(' ')}`).finally(() =>
+    child.kill('SIGKILL'),
+  );
   return { code, stdout, stderr };
 }
 
@@ -221,4 +240,14 @@ export async function run(program, args, { input = '', env = {} } = {}) {
 export function environment() {
   const foreign = (name) => /_proxy$/i.test(name) || name.startsWith('FANWIRE__');
   return Object.fromEntries(Object.entries(process.env).filter(([name]) => !foreign(name)));
+}
+
+/** An address of loopback that nobody listens on at the moment. */
+async function freeAddress() {
+  const server = net.createServer().listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address();
+  server.close();
+  await once(server, 'close');
+  return `127.0.0.1:${port}`;
 }

@@ -34,6 +34,7 @@ before(async () => {
     recovery = true
     subscribe = "anyone"
     publish = "anyone"
+    history_read = "anyone"
   `);
   assert.ok(process.env.CHROMIUM, 'CHROMIUM names no browser');
   // As root Chromium runs only without its sandbox.
@@ -48,7 +49,7 @@ after(async () => {
 });
 
 test('everyone receives what everyone publishes', async (t) => {
-  // Each client: `open` it, have it `publish` {"from": its name}, and read its `inbox`.
+  // Each client: `open` it, have it `publish` {"from": its name, "number"}, and read its `inbox`.
   const python = pythonClients();
   const clients = [
     sdkClient('npm centrifuge, JSON', ENCODINGS.json),
@@ -67,19 +68,28 @@ test('everyone receives what everyone publishes', async (t) => {
   await until('everyone is in the channel', async () => {
     return (await gateway.api('presence_stats', { channel: CHANNEL })).num_clients === inboxes.size;
   });
-  await Promise.all([...clients, python].map((one) => one.publish()).concat(curl({ from: 'curl' })));
+  // All at once, and each faster than the messages come back.
+  const rounds = 10;
+  const numbers = Array.from({ length: rounds }, (_, index) => index + 1);
+  const publishing = [...clients, python].flatMap((one) => numbers.map((number) => one.publish(number)));
+  await Promise.all([...publishing, ...numbers.map((number) => curl({ from: 'curl', number }))]);
   const senders = [...inboxes.keys(), 'curl'];
-  await Promise.all([...inboxes].map(([name, inbox]) => inbox.many(senders.length, `${senders.length} messages at ${name}`)));
+  const total = senders.length * rounds;
+  await Promise.all([...inboxes].map(([name, inbox]) => inbox.many(total, `${total} messages at ${name}`)));
 
   // Whatever was sent twice stands in front of this one.
   await curl({ from: 'the end' });
   const isEnd = ({ from }) => from === 'the end';
   await Promise.all([...inboxes].map(([name, inbox]) => inbox.first(isEnd, `the last message at ${name}`)));
 
-  const received = [...inboxes].map(([name, inbox]) => [name, inbox.items.map(({ from }) => from)]);
-  const [, order] = received[0];
-  assert.deepEqual(order.toSorted(), [...senders, 'the end'].toSorted());
-  for (const [name, sequence] of received) assert.deepEqual(sequence, order, name);
+  const [order] = [...inboxes.values()].map((inbox) => inbox.items);
+  for (const [name, { items }] of inboxes) assert.deepEqual(items, order, name);
+  assert.equal(order.length, total + 1);
+  for (const sender of senders) {
+    const sent = order.filter(({ from }) => from === sender).map(({ number }) => number);
+    // Each curl is a process of its own, so theirs come in any order.
+    assert.deepEqual(sender === 'curl' ? sent.toSorted((a, b) => a - b) : sent, numbers, sender);
+  }
 });
 
 test('text and binary frames of the plain protocol stay what they are', async (t) => {
@@ -89,10 +99,48 @@ test('text and binary frames of the plain protocol stay what they are', async (t
   await until('both are in the channel', async () => {
     return (await gateway.api('presence_stats', { channel: 'frames' })).num_clients === 2;
   });
-  const messages = ['no JSON, but text: grüße', Buffer.from([0, 255, 128, 10]), '{"json": true}', Buffer.from('{}'), ''];
+  const messages = [
+    'no JSON, but text: grüße',
+    Buffer.from([0, 255, 128, 10]),
+    '{"json": true}',
+    Buffer.from('{}'),
+    '',
+  ];
   for (const message of messages) one.socket.send(message);
   const expected = messages.map((message) => [Buffer.from(message).toString('hex'), typeof message !== 'string']);
   for (const { inbox } of [one, other]) assert.deepEqual(await inbox.many(messages.length), expected);
+});
+
+test('JSON on several lines stays one message', async (t) => {
+  const value = { list: [1, { two: 'lines\nof text' }] };
+  const pretty = JSON.stringify(value, null, '\t').replaceAll('\n', '\r\n');
+  const { socket, inbox, opened } = plainSocket('lines');
+  const rooms = Object.values(ENCODINGS).map((encoding) => {
+    const client = newClient(encoding, gateway.url());
+    t.after(() => client.disconnect());
+    client.connect();
+    const room = client.newSubscription('lines');
+    room.received = new Inbox();
+    room.on('publication', ({ data }) => room.received.push(encoding.decode(data)));
+    room.subscribe();
+    return room;
+  });
+  t.after(() => socket.close());
+  await Promise.all([opened, ...rooms.map((room) => room.ready(10_000))]);
+
+  socket.send(pretty);
+  await inbox.many(1);
+  await rooms[1].publish(Buffer.from(pretty));
+  const body = `{\n"channel":\n"lines",\n"data": ${pretty}\n}`;
+  assert.equal((await fetch(`${gateway.control}/api/publish`, { method: 'POST', body })).status, 200);
+  for (const room of rooms) assert.deepEqual(await room.received.many(3), [value, value, value]);
+  for (const [hex] of await inbox.many(3)) assert.deepEqual(JSON.parse(Buffer.from(hex, 'hex')), value);
+  // And out of the history.
+  const { publications } = await rooms[0].history({ limit: -1 });
+  assert.deepEqual(
+    publications.map(({ data }) => data),
+    [value, value, value],
+  );
 });
 
 test('a page of another origin gets no connection', async () => {
@@ -140,7 +188,7 @@ function sdkClient(name, encoding) {
       subscription.subscribe();
       await subscription.ready(10_000);
     },
-    publish: () => subscription.publish(encoding.encode({ from: name })),
+    publish: (number) => subscription.publish(encoding.encode({ from: name, number })),
     close: () => client.disconnect(),
   };
 }
@@ -153,7 +201,7 @@ function wsClient(name) {
     name,
     inbox,
     open: () => opened,
-    publish: () => socket.send(JSON.stringify({ from: name })),
+    publish: (number) => socket.send(JSON.stringify({ from: name, number })),
     close: () => socket.close(),
   };
 }
@@ -174,12 +222,15 @@ function pageClient(name, use, script) {
     inbox,
     open: async () => {
       page = await browser.newPage();
-      await page.exposeFunction('receive', (from) => inbox.push({ from }));
+      await page.exposeFunction('receive', (message) => inbox.push(message));
       await page.goto(pages.origin);
       if (script) await page.addScriptTag({ url: `/${script}` });
-      await page.evaluate(use, { url: gateway.url(script ? undefined : `/plain?channel=${CHANNEL}`), channel: CHANNEL });
+      await page.evaluate(use, {
+        url: gateway.url(script ? undefined : `/plain?channel=${CHANNEL}`),
+        channel: CHANNEL,
+      });
     },
-    publish: () => page.evaluate((message) => window.publish(message), JSON.stringify({ from: name })),
+    publish: (number) => page.evaluate((message) => window.publish(message), JSON.stringify({ from: name, number })),
     close: () => page?.close(),
   };
 }
@@ -190,7 +241,7 @@ async function usePlainWebSocket({ url }) {
   const socket = new WebSocket(url);
   socket.binaryType = 'arraybuffer';
   const text = (data) => (typeof data === 'string' ? data : new TextDecoder().decode(data));
-  socket.onmessage = ({ data }) => window.receive(JSON.parse(text(data)).from);
+  socket.onmessage = ({ data }) => window.receive(JSON.parse(text(data)));
   window.publish = (message) => socket.send(message);
   await new Promise((resolve) => (socket.onopen = resolve));
 }
@@ -202,7 +253,7 @@ async function useCentrifuge({ url, channel }) {
   let encode = (message) => JSON.parse(message);
   if (document.querySelector('script[src*=protobuf]')) encode = (message) => new TextEncoder().encode(message);
   subscription.on('publication', ({ data }) => {
-    window.receive((binary(data) ? JSON.parse(new TextDecoder().decode(data)) : data).from);
+    window.receive(binary(data) ? JSON.parse(new TextDecoder().decode(data)) : data);
   });
   window.publish = (message) => subscription.publish(encode(message));
   client.connect();
@@ -222,7 +273,10 @@ function connectOnly(parameters) {
 function pythonClients() {
   const python = fileURLToPath(new URL('../.test/venv/bin/python', import.meta.url));
   const script = fileURLToPath(new URL('python_clients.py', import.meta.url));
-  const child = spawn(python, [script, gateway.url(''), CHANNEL], { stdio: ['pipe', 'pipe', 'inherit'], env: environment() });
+  const child = spawn(python, [script, gateway.url(''), CHANNEL], {
+    stdio: ['pipe', 'pipe', 'inherit'],
+    env: environment(),
+  });
   const ended = new Promise((resolve) => child.on('close', resolve).on('error', resolve));
   const inboxes = new Map();
   let opened;
@@ -234,8 +288,9 @@ function pythonClients() {
   });
   return {
     inboxes,
-    open: () => within(Promise.race([open, ended.then((code) => Promise.reject(new Error(`Python ended: ${code}`)))]), 'Python'),
-    publish: () => child.stdin.write('publish\n'),
+    open: () =>
+      within(Promise.race([open, ended.then((code) => Promise.reject(new Error(`Python ended: ${code}`)))]), 'Python'),
+    publish: (number) => child.stdin.write(`${number}\n`),
     close: async () => {
       child.stdin.end();
       const code = await within(ended, 'the end of Python').finally(() => child.kill('SIGKILL'));
@@ -246,7 +301,14 @@ function pythonClients() {
 
 async function curl(data) {
   const body = JSON.stringify({ channel: CHANNEL, data });
-  const { code, stdout, stderr } = await run('curl', ['--silent', '--show-error', '--fail', '--data', body, `${gateway.control}/api/publish`]);
+  const { code, stdout, stderr } = await run('curl', [
+    '--silent',
+    '--show-error',
+    '--fail',
+    '--data',
+    body,
+    `${gateway.control}/api/publish`,
+  ]);
   assert.equal(code, 0, stderr);
   assert.ok(JSON.parse(stdout).result, stdout);
 }
@@ -254,7 +316,9 @@ async function curl(data) {
 /** Serves an empty page, and the browser builds of npm centrifuge. */
 async function servePages() {
   const builds = new URL('node_modules/centrifuge/dist/', import.meta.url);
-  const files = new Map(['centrifuge.js', 'centrifuge.protobuf.js'].map((name) => [`/${name}`, readFileSync(new URL(name, builds))]));
+  const files = new Map(
+    ['centrifuge.js', 'centrifuge.protobuf.js'].map((name) => [`/${name}`, readFileSync(new URL(name, builds))]),
+  );
   const server = http.createServer((request, response) => {
     const script = files.get(request.url);
     response.setHeader('Content-Type', script ? 'text/javascript' : 'text/html');

@@ -3,8 +3,8 @@
     python python_clients.py ws://HOST:PORT CHANNEL
 
 Writes a JSON object per line: {"open": [names]} once all clients are, {"client", "data"} for each message one receives.
-Reads commands from standard input, one per line: `publish` lets each client publish {"from": its name}.
-Ends with its input.
+Reads numbers from standard input, one per line: at each, every client publishes {"from": its name, "number"}. Ends with
+its input.
 """
 
 import asyncio
@@ -29,12 +29,12 @@ async def main(address, channel):
     await asyncio.gather(*(client.open() for client in clients))
     write({"open": [client.name for client in clients]})
 
-    commands = asyncio.StreamReader()
-    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(commands), sys.stdin)
-    while command := (await commands.readline()).decode().strip():
-        if command != "publish":
-            raise ValueError(f"there is no command {command}")
-        await asyncio.gather(*(client.publish(json.dumps({"from": client.name})) for client in clients))
+    numbers = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(numbers), sys.stdin)
+    while line := await numbers.readline():
+        number = int(line)
+        messages = [json.dumps({"from": client.name, "number": number}) for client in clients]
+        await asyncio.gather(*(client.publish(message) for client, message in zip(clients, messages)))
     await asyncio.gather(*(client.close() for client in clients))
 
 

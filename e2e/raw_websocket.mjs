@@ -64,7 +64,13 @@ export class RawWebSocket {
 
   /** Resolves to the first reply or push (JSON) that is `wanted`. */
   async reply(wanted, what = 'a reply') {
-    const replies = ({ opcode, payload }) => (opcode === TEXT ? payload.toString().split('\n').map((line) => JSON.parse(line)) : []);
+    const replies = ({ opcode, payload }) =>
+      opcode === TEXT
+        ? payload
+            .toString()
+            .split('\n')
+            .map((line) => JSON.parse(line))
+        : [];
     const found = await this.frames.first((frame) => replies(frame).some(wanted), what);
     return replies(found).find(wanted);
   }
@@ -95,7 +101,8 @@ export class RawWebSocket {
       const short = this.#bytes[1] & 0x7f;
       const at = short === 126 ? 4 : short === 127 ? 10 : 2;
       if (this.#bytes.length < at) return;
-      const length = short === 126 ? this.#bytes.readUInt16BE(2) : short === 127 ? Number(this.#bytes.readBigUInt64BE(2)) : short;
+      const length =
+        short === 126 ? this.#bytes.readUInt16BE(2) : short === 127 ? Number(this.#bytes.readBigUInt64BE(2)) : short;
       if (this.#bytes.length < at + length) return;
       this.frames.push({ opcode: this.#bytes[0] & 0x0f, payload: this.#bytes.subarray(at, at + length) });
       this.#bytes = this.#bytes.subarray(at + length);

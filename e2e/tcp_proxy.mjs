@@ -42,7 +42,10 @@ export class TcpProxy {
   #join(near, port) {
     if (!this.#open) return near.resetAndDestroy();
     const far = net.connect(port, '127.0.0.1');
-    for (const [one, other] of [[near, far], [far, near]]) {
+    for (const [one, other] of [
+      [near, far],
+      [far, near],
+    ]) {
       this.#sockets.add(one);
       one.setNoDelay(true);
       // Whatever ends one end, ends the other.

@@ -35,7 +35,8 @@ class CentTest(unittest.IsolatedAsyncioTestCase):
     @classmethod
     def setUpClass(cls):
         cls.gateway = fanwire.Gateway(CONFIG)
-        cls.enterClassContext(cls.gateway)
+        cls.gateway.__enter__()
+        cls.addClassCleanup(cls.gateway.__exit__)
 
     async def asyncSetUp(self):
         self.cent = cent.AsyncClient(f"{self.gateway.control}/api", KEY)
