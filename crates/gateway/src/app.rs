@@ -4,8 +4,7 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fanwire_auth::Verifier;
-use fanwire_control::{Api, Keys};
+use fanwire_control::Api;
 use fanwire_native::Native;
 use fanwire_net::{Site, Workers};
 use fanwire_node::{Dispatcher, MemoryBroker, MemoryPresence, Node, Parts};
@@ -44,22 +43,13 @@ pub(crate) enum Error {
     Metrics(#[from] metrics_exporter_prometheus::BuildError),
 }
 
-/// Looks at what loading alone cannot see: key files and secrets.
-///
-/// # Errors
-///
-/// All mistakes found.
-pub(crate) fn check(config: &Config) -> Result<(), Mistakes> {
-    secrets(config).map(|_| ())
-}
-
 /// Runs a gateway until it is told to end.
 ///
 /// # Errors
 ///
 /// Only before it is ready.
 pub(crate) fn run(config: &Config, mode: Mode) -> Result<(), Error> {
-    let (verifier, keys) = secrets(config)?;
+    let (verifier, keys) = config.secrets().map_err(Mistakes)?;
     let recorder = ops::install()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(config.workers().min(MAX_SHARED_THREADS))
@@ -158,34 +148,6 @@ fn ops_site(
         0,
         ops::ready(leaving),
     )
-}
-
-/// Reads the keys the configuration names.
-fn secrets(config: &Config) -> Result<(Verifier, Keys), Mistakes> {
-    let mut mistakes = Vec::new();
-    let verifier = Verifier::new(&config.token);
-    if let Err(error) = &verifier {
-        mistakes.extend(error.mistakes.iter().map(|mistake| format!("token.{}", causes(mistake))));
-    }
-    let keys = if config.api_key.is_empty() { Ok(Keys::open()) } else { Keys::load(&config.api_key) };
-    if let Err(error) = &keys {
-        mistakes.push(causes(error));
-    }
-    match (verifier, keys) {
-        (Ok(verifier), Ok(keys)) => Ok((verifier, keys)),
-        _ => Err(Mistakes(mistakes)),
-    }
-}
-
-/// An error with its causes, on one line.
-pub(crate) fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(&format!(": {error}"));
-        cause = error.source();
-    }
-    text
 }
 
 /// Says what a configuration means that nobody may have meant.

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
 
 use crate::app::{self, Mode};
-use crate::config::{self, Config, Mistakes};
+use crate::config::{self, Config, Mistakes, causes};
 
 /// A multi-node WebSocket pub/sub gateway.
 #[derive(Debug, Parser)]
@@ -44,12 +45,10 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
     match cli.command {
         Command::Dev => start(read(Config::dev(), None), Mode::Dev),
         Command::Serve { config } => start(read(Config::default(), config.as_deref()), Mode::Serve),
-        Command::CheckConfig { config } => {
-            match read(Config::default(), config.as_deref()).and_then(|config| app::check(&config)) {
-                Ok(()) => print("configuration is fine\n"),
-                Err(mistakes) => complain(&mistakes),
-            }
-        }
+        Command::CheckConfig { config } => match read(Config::default(), config.as_deref()) {
+            Ok(_) => print("configuration is fine\n"),
+            Err(mistakes) => complain(&mistakes),
+        },
         Command::DefaultConfig => print(include_str!("../../../deploy/fanwire.toml")),
         Command::Version => print(concat!("fanwire ", env!("CARGO_PKG_VERSION"), "\n")),
     }
@@ -60,13 +59,8 @@ fn start(config: Result<Config, Mistakes>, mode: Mode) -> ExitCode {
         Ok(config) => config,
         Err(mistakes) => return complain(&mistakes),
     };
-    let filter = tracing_subscriber::EnvFilter::try_new(&config.log.level);
-    let filter = match filter {
-        Ok(filter) => filter,
-        Err(error) => return complain(&Mistakes(vec![format!("log.level: {error}")])),
-    };
     tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_env_filter(EnvFilter::new(&config.log.level))
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .init();
@@ -75,7 +69,7 @@ fn start(config: Result<Config, Mistakes>, mode: Mode) -> ExitCode {
         Err(app::Error::Config(mistakes)) => complain(&mistakes),
         Err(error) => {
             // There is nowhere else to say it.
-            let _ = writeln!(std::io::stderr(), "fanwire: {}", app::causes(&error));
+            let _ = writeln!(std::io::stderr(), "fanwire: {}", causes(&error));
             ExitCode::FAILURE
         }
     }

@@ -34,7 +34,8 @@ pub struct ClientConfig {
     pub queue_size: usize,
     /// The most subscriptions of one client. Default: 128.
     pub max_channels: usize,
-    /// The most publications one history call or recovery returns. Default: 300.
+    /// The most publications one history call or recovery returns; a recovery of more bytes than half of `queue_size`
+    /// fails as well. Default: 300.
     pub history_limit: usize,
     /// The longest silence before a client is pinged. Default: 25s.
     #[serde(with = "duration")]

@@ -74,11 +74,13 @@ impl Hub {
         let mut outcome = Outcome::default();
         let Some(channel) = self.channels.borrow().get(broadcast.channel()).cloned() else { return outcome };
         if let Broadcast::Publication(publication) = broadcast {
-            if !channel.advance(publication, &mut outcome) {
-                return outcome;
-            }
+            let new = channel.advance(publication, &mut outcome);
+            // Old for the channel may be new for a subscriber that read the history earlier than another one.
             for joining in channel.joining.borrow().iter() {
                 joining.hold(publication);
+            }
+            if !new {
+                return outcome;
             }
         }
         let added = channel.append(broadcast, at, &mut outcome);
@@ -316,8 +318,47 @@ pub(crate) struct JoinGuard {
 }
 
 impl JoinGuard {
-    /// What came behind `top`, if it continues there without a gap.
+    /// What came behind `top`, if it continues there without a gap and ends where the channel stands.
     pub(crate) fn behind(&self, top: &Position) -> Option<Vec<Arc<Publication>>> {
+        let behind = self.held_behind(top)?;
+        (self.channel.position.borrow().as_ref() == Some(end_of(&behind, top))).then_some(behind)
+    }
+
+    /// Waits until the channel stands where the history read up to `top`, with what came behind it, ends: whatever is
+    /// dispatched from then on lies behind both. A channel that has not seen a publication yet begins at `top`.
+    pub(crate) async fn meet(&self, top: &Position) {
+        while let Some(behind) = self.held_behind(top) {
+            let end = end_of(&behind, top);
+            let met = {
+                let mut position = self.channel.position.borrow_mut();
+                let position = position.get_or_insert_with(|| top.clone());
+                position == end || position.epoch != end.epoch
+            };
+            if met {
+                return;
+            }
+            self.joining.moved.notified().await;
+        }
+    }
+
+    /// Brings a channel that has fallen behind to the place it should have met; the subscriptions that missed something,
+    /// each with its connection's key.
+    #[must_use]
+    pub(crate) fn catch_up(&self, top: &Position) -> Vec<(u32, Rc<Subscription>)> {
+        let Some(behind) = self.held_behind(top) else { return Vec::new() };
+        let end = end_of(&behind, top);
+        {
+            let mut position = self.channel.position.borrow_mut();
+            let ahead = |at: &Position| at.epoch == end.epoch && at.offset >= end.offset;
+            if position.as_ref().is_some_and(ahead) {
+                return Vec::new();
+            }
+            *position = Some(end.clone());
+        }
+        self.channel.positioned()
+    }
+
+    fn held_behind(&self, top: &Position) -> Option<Vec<Arc<Publication>>> {
         if self.joining.overflowed.get() {
             return None;
         }
@@ -336,23 +377,10 @@ impl JoinGuard {
         }
         Some(behind)
     }
+}
 
-    /// Waits until the channel has dispatched everything up to `top`, so that whatever it dispatches later lies behind.
-    /// A channel that has not seen a publication yet begins there.
-    pub(crate) async fn reach(&self, top: &Position) {
-        let behind = |at: &Position| at.epoch == top.epoch && at.offset < top.offset;
-        while behind(self.channel.position.borrow_mut().get_or_insert_with(|| top.clone())) {
-            self.joining.moved.notified().await;
-        }
-    }
-
-    /// Brings the channel to `top` although publications before it never came: the subscriptions that missed them,
-    /// each with its connection's key.
-    #[must_use]
-    pub(crate) fn jump(&self, top: &Position) -> Vec<(u32, Rc<Subscription>)> {
-        *self.channel.position.borrow_mut() = Some(top.clone());
-        self.channel.positioned()
-    }
+fn end_of<'a>(behind: &'a [Arc<Publication>], top: &'a Position) -> &'a Position {
+    behind.last().and_then(|last| last.stamp.as_ref()).map_or(top, |stamp| &stamp.position)
 }
 
 impl Drop for JoinGuard {

@@ -87,6 +87,11 @@ impl Dispatcher {
         self.shards.iter().flat_map(wanted).collect()
     }
 
+    /// Whether a channel has subscribers on this node.
+    pub(crate) fn is_wanted(&self, channel: &Channel) -> bool {
+        self.shard(channel).lock().channels.get(channel).is_some_and(|interest| interest.workers != 0)
+    }
+
     pub(crate) fn mailboxes(&self) -> &[Arc<Mailbox>] {
         &self.mailboxes
     }

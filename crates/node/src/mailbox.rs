@@ -68,15 +68,12 @@ impl Mailbox {
         }
     }
 
-    /// Moves all letters behind those in `into`. For the worker alone.
-    pub(crate) fn take(&self, into: &mut VecDeque<Letter>) {
+    /// Takes all letters in exchange for an empty queue. For the worker alone.
+    pub(crate) fn swap(&self, empty: &mut VecDeque<Letter>) {
+        debug_assert!(empty.is_empty(), "letters behind others would overtake them");
         let mut letters = self.letters.lock();
         let was_full = letters.len() >= BOUND;
-        if into.is_empty() {
-            std::mem::swap(&mut *letters, into);
-        } else {
-            into.append(&mut letters);
-        }
+        std::mem::swap(&mut *letters, empty);
         drop(letters);
         if was_full {
             self.emptied.notify_waiters();

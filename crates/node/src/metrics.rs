@@ -29,7 +29,7 @@ impl Metrics {
     pub(crate) fn new() -> Self {
         describe_counter!(
             "fanwire_publications_total",
-            "Publications the broker has applied for this node's publishers"
+            "Publications the broker has acknowledged to this node, repetitions under an idempotency key included"
         );
         describe_counter!("fanwire_deliveries_total", "Broadcasts written to clients");
         describe_counter!("fanwire_delivered_bytes_total", Unit::Bytes, "Bytes of broadcasts written to clients");

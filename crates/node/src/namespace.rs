@@ -64,6 +64,8 @@ impl Default for Namespace {
 }
 
 /// Who may do something. The variants widen from the last to the first.
+///
+/// In a channel with `$` or `#`, not even `anyone` reaches further than its subscribers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Permission {
@@ -75,7 +77,7 @@ pub enum Permission {
     Subscriber,
     /// A client with a token for this channel; elsewhere the same as `subscriber` with such a token.
     Token,
-    /// No client.
+    /// No client, not even with a token; the server may still subscribe it.
     Nobody,
 }
 

@@ -104,7 +104,7 @@ impl Selection {
     fn of(&self, worker: &Worker) -> Vec<Rc<Client>> {
         let wanted = |client: &Rc<Client>| {
             let id = client.id();
-            client.is_connected() && self.client.as_ref().is_none_or(|only| *only == id) && !self.except.contains(&id)
+            client.is_somebody() && self.client.as_ref().is_none_or(|only| *only == id) && !self.except.contains(&id)
         };
         worker.clients_of(&self.user).into_iter().filter(wanted).collect()
     }

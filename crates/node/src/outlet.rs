@@ -12,7 +12,7 @@ use std::task::{Context, Poll};
 use bytes::{Buf, Bytes};
 use fanwire_wire::Disconnect;
 
-/// The socket side of an [`Outlet`]: bytes in order, full or not.
+/// The socket side of an outlet: bytes in order, full or not.
 pub trait Socket {
     /// Writes what the socket takes at once; [`ErrorKind::WouldBlock`] if that is nothing.
     ///

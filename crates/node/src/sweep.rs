@@ -16,6 +16,8 @@ use crate::outlet::Outlet;
 #[derive(Default)]
 pub(crate) struct Sweeps {
     running: VecDeque<Sweep>,
+    /// The bytes of their batches, each counted once.
+    bytes: usize,
     /// Reused between slices.
     slice: Vec<Delivery>,
     /// The marks of the sweeps that end with this slice.
@@ -44,10 +46,18 @@ struct Delivery {
 /// The writes of one slice: about a millisecond.
 const SLICE: usize = 256;
 
+/// The bytes of sealed batches over which nothing more is dispatched until sweeps have ended.
+const MAX_BYTES: usize = 16 * 1024 * 1024;
+
 /// The fewest entries a sweep advances in a slice, however many sweeps there are.
 const MIN_SHARE: usize = 8;
 
 impl Sweeps {
+    /// Whether there is room for more batches.
+    pub(crate) fn have_room(&self) -> bool {
+        self.bytes < MAX_BYTES
+    }
+
     /// Seals the open batches, then writes one slice of what is sealed.
     ///
     /// Returns whether anything is left, and the connections that ended.
@@ -81,8 +91,10 @@ impl Sweeps {
                 }
                 group.sealed = group.sealed.wrapping_add(1);
                 group.sweeping = true;
-                let batch = group.batch.split().freeze();
+                // Taken whole: what a channel keeps would be far more than an idle channel needs.
+                let batch = std::mem::take(&mut group.batch).freeze();
                 hub.open_bytes.set(hub.open_bytes.get() - batch.len());
+                self.bytes += batch.len();
                 self.running.push_back(Sweep {
                     channel: Rc::clone(channel),
                     group: index,
@@ -108,6 +120,7 @@ impl Sweeps {
             if sweep.gather(share, &mut self.slice, metrics) {
                 self.running.push_back(sweep);
             } else {
+                self.bytes -= sweep.batch.len();
                 self.finished.append(&mut sweep.marks);
             }
         }

@@ -42,9 +42,11 @@ impl Channel {
     }
 
     /// What stands before the first `:`, without the `$` of a private channel; `""` when there is none.
+    /// A `:` behind `#` belongs to a user's id.
     #[must_use]
     pub fn namespace(&self) -> &str {
         let name = self.0.strip_prefix('$').unwrap_or(&self.0);
+        let name = name.split_once('#').map_or(name, |(name, _)| name);
         name.split_once(':').map_or("", |(namespace, _)| namespace)
     }
 
@@ -54,10 +56,10 @@ impl Channel {
         self.0.starts_with('$')
     }
 
-    /// The users listed after `#`, if the channel is limited to some.
+    /// The users listed after the first `#`, if the channel is limited to some.
     #[must_use]
     pub fn users(&self) -> Option<impl Iterator<Item = &str>> {
-        self.0.rsplit_once('#').map(|(_, users)| users.split(','))
+        self.0.split_once('#').map(|(_, users)| users.split(','))
     }
 }
 
@@ -120,8 +122,11 @@ mod tests {
         assert_eq!(namespace("chat:42:1"), "chat");
         assert_eq!(namespace("$chat:42"), "chat");
         assert_eq!(namespace("chat"), "");
+        assert_eq!(namespace("chat:1#google:42"), "chat");
+        assert_eq!(namespace("#google:42"), "");
         let channel = Channel::new("dialog#42,43").unwrap();
         assert_eq!(channel.users().unwrap().collect::<Vec<_>>(), ["42", "43"]);
+        assert_eq!(Channel::new("#a#b").unwrap().users().unwrap().collect::<Vec<_>>(), ["a#b"]);
         assert!(Channel::new("dialog").unwrap().users().is_none());
     }
 }

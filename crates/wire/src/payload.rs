@@ -92,7 +92,8 @@ impl Payload {
 pub struct NotJson;
 
 fn is_json(bytes: &[u8]) -> bool {
-    serde_json::from_slice::<serde::de::IgnoredAny>(bytes).is_ok()
+    // The parser does not look into strings that it skips.
+    std::str::from_utf8(bytes).is_ok_and(|text| serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok())
 }
 
 #[cfg(test)]
@@ -113,6 +114,7 @@ mod tests {
         assert_eq!(Payload::detect("[1]".into()).kind(), PayloadKind::Json);
         assert_eq!(Payload::detect("hello".into()).kind(), PayloadKind::Binary);
         assert_eq!(Payload::text(Bytes::from_static(b"\xff")).kind(), PayloadKind::Binary);
+        assert_eq!(Payload::detect(Bytes::from_static(b"\"\xff\"")).kind(), PayloadKind::Binary);
     }
 
     #[test]

@@ -49,9 +49,7 @@ pub(crate) fn load(
         }
     }
     let config = read(defaults, table, &mut mistakes);
-    if mistakes.is_empty() {
-        mistakes = config.mistakes();
-    }
+    mistakes.extend(config.mistakes());
     if mistakes.is_empty() { Ok(config) } else { Err(Mistakes(mistakes)) }
 }
 

@@ -4,7 +4,10 @@ mod load;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use fanwire_auth::Verifier;
+use fanwire_control::Keys;
 use serde::{Deserialize, Serialize};
+use tracing_subscriber::EnvFilter;
 
 pub(crate) use load::{Mistakes, load};
 
@@ -125,7 +128,28 @@ impl Config {
         one == other && one.port() != 0
     }
 
-    /// What contradicts itself although every key is right by itself.
+    /// Reads the keys it names.
+    ///
+    /// # Errors
+    ///
+    /// All that is wrong with them.
+    pub(crate) fn secrets(&self) -> Result<(Verifier, Keys), Vec<String>> {
+        let mut mistakes = Vec::new();
+        let verifier = Verifier::new(&self.token);
+        if let Err(error) = &verifier {
+            mistakes.extend(error.mistakes.iter().map(|mistake| causes(mistake)));
+        }
+        let keys = if self.api_key.is_empty() { Ok(Keys::open()) } else { Keys::load(&self.api_key) };
+        if let Err(error) = &keys {
+            mistakes.push(causes(error));
+        }
+        match (verifier, keys) {
+            (Ok(verifier), Ok(keys)) => Ok((verifier, keys)),
+            _ => Err(mistakes),
+        }
+    }
+
+    /// What is wrong although every key is right by itself: contradictions, and files that cannot be read.
     fn mistakes(&self) -> Vec<String> {
         let mut mistakes = Vec::new();
         for (index, namespace) in self.namespace.iter().enumerate() {
@@ -161,6 +185,21 @@ impl Config {
                 if shared { " (it is the public listener)" } else { "" }
             ));
         }
+        if let Err(error) = EnvFilter::try_new(&self.log.level) {
+            mistakes.push(format!("log.level: {error}"));
+        }
+        mistakes.extend(self.secrets().err().into_iter().flatten());
         mistakes
     }
+}
+
+/// An error with its causes, on one line.
+pub(crate) fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
 }

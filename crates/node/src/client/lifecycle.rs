@@ -97,10 +97,13 @@ impl Client {
         // Until the answer is known; a second request does not get in between.
         self.status.set(Status::Refused);
         let identity = self.identify(&request.token).await?;
+        if self.is_closed() {
+            return Err(Disconnect::ConnectionClosed.into());
+        }
         let personal = self.worker.node().config().client.personal_channel && !identity.user.is_empty();
-        let personal = personal.then(|| Channel::new(&format!("#{}", identity.user)).ok()).flatten();
+        let personal = personal.then(|| personal_channel(&identity.user)).flatten();
 
-        self.status.set(Status::Connected);
+        self.status.set(Status::Welcomed);
         *self.user.borrow_mut() = Arc::clone(&identity.user);
         *self.info.borrow_mut() = identity.info.map(Box::new);
         self.worker.add_user(&identity.user, self.outlet.key.get());
@@ -116,6 +119,7 @@ impl Client {
         if self.is_closed() {
             return Err(Disconnect::ConnectionClosed.into());
         }
+        self.status.set(Status::Connected);
         self.set_term(identity.expire_at);
         self.timers.deadline.set(0);
         let interval = seconds(self.worker.node().config().client.ping_interval);
@@ -148,6 +152,9 @@ impl Client {
 
     /// Sets the connection's term from outside and tells the client.
     pub(crate) fn set_term_and_tell(self: &Rc<Self>, expire_at: Option<u64>) {
+        if !self.is_connected() {
+            return;
+        }
         self.set_term(expire_at);
         self.schedule();
         self.tell(&Event::Refreshed { ttl: expire_at.map(clock::seconds_until) });
@@ -199,10 +206,10 @@ impl Client {
         self.timers.check.set(0);
         let due = |timer: &Cell<u32>| timer.get() != 0 && timer.get() <= now;
         let config = &self.worker.node().config().client;
+        if self.is_closed() {
+            return if due(&self.timers.deadline) { self.outlet.abort() } else { self.schedule() };
+        }
         if due(&self.timers.deadline) {
-            if self.is_closed() {
-                return self.outlet.abort();
-            }
             return self.close(Disconnect::Stale);
         }
         if self.timers.expires.get() != 0 && self.timers.expires.get() + seconds(config.expiry_grace) <= now {
@@ -290,9 +297,13 @@ impl Client {
             }
             let since =
                 positions.iter().find(|(name, _)| name == channel.as_str()).map(|(_, position)| position.clone());
-            prepared.push(self.prepare(Wanted::by_server(channel, grant, since)).await?);
+            match self.prepare(Wanted::by_server(channel, grant, since)).await {
+                // Ended while it began: no reason to refuse the connection.
+                Err(Failure::Refusal(Refusal::Expired)) => {}
+                outcome => prepared.push(outcome?),
+            }
         }
-        prepared.into_iter().map(|prepared| self.finish(prepared)).collect()
+        prepared.into_iter().filter(Prepared::is_wanted).map(|prepared| self.finish(prepared)).collect()
     }
 
     fn set_term(&self, expire_at: Option<u64>) {
@@ -327,6 +338,16 @@ impl Drop for ClientGuard {
     }
 }
 
+/// A user's own channel; none for an id that would name other users, or that no channel name can hold.
+fn personal_channel(user: &str) -> Option<Channel> {
+    let channel = Channel::new(&format!("#{user}")).ok()?;
+    let own = channel.users().is_some_and(|mut users| users.next() == Some(user) && users.next().is_none());
+    if !own {
+        tracing::warn!("a user id with a comma has no personal channel");
+    }
+    own.then_some(channel)
+}
+
 fn unavailable(reason: &str) -> Failure {
     tracing::warn!(reason, "tokens cannot be verified");
     Refusal::Internal.into()
@@ -334,8 +355,11 @@ fn unavailable(reason: &str) -> Failure {
 
 /// Whole seconds, rounded up; at least one.
 pub(crate) fn seconds(duration: std::time::Duration) -> u32 {
-    u32::try_from(duration.as_millis().div_ceil(1000)).unwrap_or(u32::MAX / 4).clamp(1, u32::MAX / 4)
+    u32::try_from(duration.as_millis().div_ceil(1000)).unwrap_or(MAX_SECONDS).clamp(1, MAX_SECONDS)
 }
+
+/// Longer times, about 48 days, count as this: what is reckoned with them stays far from the end of a `u32`.
+const MAX_SECONDS: u32 = u32::MAX / 1024;
 
 /// The namespace's options as this grant changes them.
 pub(super) fn overridden(namespace: &Namespace, grant: &Grant) -> Namespace {

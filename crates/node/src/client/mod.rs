@@ -47,6 +47,8 @@ enum Status {
     Opened,
     /// Asked to connect and was refused: good for nothing more.
     Refused,
+    /// Somebody, but not told yet: nothing else may be told first.
+    Welcomed,
     /// Somebody.
     Connected,
     /// On its way out.
@@ -120,6 +122,11 @@ impl Client {
     #[must_use]
     pub fn is_connected(&self) -> bool {
         self.status.get() == Status::Connected
+    }
+
+    /// Whether it is known whose the connection is, told or not.
+    pub(crate) fn is_somebody(&self) -> bool {
+        matches!(self.status.get(), Status::Welcomed | Status::Connected)
     }
 
     /// Why the connection ends, if it does.

@@ -81,7 +81,13 @@ impl Client {
         Ok((channel, namespace))
     }
 
+    /// Checks a right. Channels that not everyone may enter are open to their subscribers at most.
     fn permit(&self, channel: &Channel, permission: Permission) -> Result<(), Refusal> {
+        let closed = channel.is_private() || channel.users().is_some();
+        let permission = match permission {
+            Permission::Anyone | Permission::Authenticated if closed => Permission::Subscriber,
+            permission => permission,
+        };
         let subscription = || self.subscription(channel).filter(|subscription| subscription.is_live());
         let permitted = self.worker.node().config().client.insecure
             || match permission {

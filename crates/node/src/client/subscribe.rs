@@ -14,6 +14,7 @@ use super::{Client, Failure};
 use crate::authorizer::{AuthError, Grant, SubscriptionToken};
 use crate::broker::{History, HistoryQuery, Order};
 use crate::clock;
+use crate::config::ClientConfig;
 use crate::hub::{Audience, JoinGuard};
 use crate::namespace::{Permission, RecoveryMode};
 use crate::protocol::Event;
@@ -83,6 +84,13 @@ pub(super) struct Prepared {
     stream: Option<(History, JoinGuard)>,
     recovery: Option<(Position, Recovery)>,
     grant: Grant,
+}
+
+impl Prepared {
+    /// Whether nobody has ended it meanwhile.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.subscription.phase.get() != Phase::Left
+    }
 }
 
 impl Client {
@@ -294,7 +302,7 @@ impl Client {
             None => None,
         };
         let recovery = stream.as_ref().zip(since).map(|((history, _), since)| {
-            let recovery = recover(mode, &since, history, limit);
+            let recovery = recover(mode, &since, history, &node.config().client);
             node.metrics().recovered(matches!(recovery, Recovery::Complete(_)));
             // The client walks up from where it stood; in cache mode there is nothing to walk.
             let start = match (&recovery, mode) {
@@ -325,10 +333,10 @@ impl Client {
     /// Waits until the worker has dispatched what the history read contains. What does not come in time was lost on its
     /// way: the subscribers that missed it are told.
     async fn catch_up(&self, hold: &JoinGuard, top: &Position) {
-        if timeout(CATCH_UP, hold.reach(top)).await.is_err() {
-            for (key, subscription) in hold.jump(top) {
-                self.worker.tell_gap(key, &subscription);
-            }
+        // Whether it was in time shows in what is behind.
+        let _ = timeout(CATCH_UP, hold.meet(top)).await;
+        for (key, subscription) in hold.catch_up(top) {
+            self.worker.tell_gap(key, &subscription);
         }
     }
 
@@ -336,9 +344,7 @@ impl Client {
     pub(super) fn finish(self: &Rc<Self>, prepared: Prepared) -> Result<(Channel, Subscribed), Failure> {
         let Prepared { subscription, stream, recovery, grant } = prepared;
         let channel = &subscription.channel;
-        if subscription.phase.get() == Phase::Left {
-            return Err(Disconnect::ConnectionClosed.into());
-        }
+        debug_assert_eq!(subscription.phase.get(), Phase::Prepared, "nothing was awaited since, or it was asked for");
         let mut subscribed = Subscribed {
             recoverable: subscription.terms.recoverable,
             positioned: subscription.terms.positioned,
@@ -441,6 +447,9 @@ impl Client {
     async fn authorize(&self, channel: &Channel, token: &str) -> Result<(Origin, Grant), Failure> {
         let node = self.worker.node();
         let namespace = node.namespace(channel).ok_or(Refusal::UnknownChannel)?;
+        if namespace.subscribe == Permission::Nobody && !node.config().client.insecure {
+            return Err(Refusal::PermissionDenied.into());
+        }
         if !token.is_empty() {
             return match self.grant(channel, token).await {
                 Err(_) if node.config().client.insecure => Ok((Origin::Token, Grant::default())),
@@ -486,11 +495,16 @@ impl Client {
 const CATCH_UP: Duration = Duration::from_secs(5);
 
 /// Decides whether the history read continues where the client stood: wholly, or not at all.
-fn recover(mode: RecoveryMode, since: &Position, history: &History, limit: usize) -> Recovery {
+fn recover(mode: RecoveryMode, since: &Position, history: &History, limits: &ClientConfig) -> Recovery {
     let History { publications, top } = history;
     match mode {
         RecoveryMode::Stream => {
-            if !since.epoch.is_empty() && since.epoch != top.epoch || publications.len() > limit {
+            if !since.epoch.is_empty() && since.epoch != top.epoch || publications.len() > limits.history_limit {
+                return Recovery::Failed;
+            }
+            // One too large for the queue would end this connection, and each that tries again.
+            let bytes: usize = publications.iter().map(|publication| publication.payload.bytes().len()).sum();
+            if bytes > limits.queue_size / 2 {
                 return Recovery::Failed;
             }
             let mut offset = since.offset;

@@ -19,7 +19,8 @@ use crate::{Dispatcher, id};
 
 /// A broker that hands publications straight to its own node.
 ///
-/// Bounds: a day for streams nobody publishes to or reads, 16,384 remembered idempotency keys in each of 64 shards.
+/// Bounds: a day for streams without subscribers that nobody publishes to or reads, a minute if they never had a
+/// publication; 16,384 remembered idempotency keys in each of 64 shards.
 pub struct MemoryBroker {
     dispatcher: Arc<Dispatcher>,
     shards: Box<[Mutex<Shard>]>,
@@ -47,6 +48,9 @@ const SHARDS: usize = 64;
 /// How long a stream's position outlives its last use.
 const STREAM_TTL: Duration = Duration::from_secs(24 * 3600);
 
+/// The same before the first publication: whoever may read can ask for any number of names.
+const UNUSED_TTL: Duration = Duration::from_secs(60);
+
 /// The most idempotency keys remembered in one of the 64 shards; over it the oldest goes early.
 const MAX_KEYS: usize = 16 * 1024;
 
@@ -64,7 +68,7 @@ impl MemoryBroker {
         // Held over the delivery: all workers see a channel's publications in the order of their offsets.
         let mut shard = self.shard(&publication.channel).lock();
         let now = Instant::now();
-        shard.sweep(now);
+        shard.sweep(now, &self.dispatcher);
         let key = options.idempotency_key.map(|key| (publication.channel.clone(), key));
         if let Some(published) = key.as_ref().and_then(|key| shard.results.get(key)) {
             return published.clone();
@@ -88,7 +92,7 @@ impl MemoryBroker {
     fn read(&self, channel: &Channel, query: &HistoryQuery) -> History {
         let mut shard = self.shard(channel).lock();
         let now = Instant::now();
-        shard.sweep(now);
+        shard.sweep(now, &self.dispatcher);
         shard.stream(channel, now).read(query)
     }
 
@@ -161,7 +165,7 @@ impl Shard {
     }
 
     /// Drops what is over: keys at once, streams now and then.
-    fn sweep(&mut self, now: Instant) {
+    fn sweep(&mut self, now: Instant, dispatcher: &Dispatcher) {
         while self.keys.front().is_some_and(|(until, ..)| *until <= now) {
             self.forget_oldest_key();
         }
@@ -169,9 +173,11 @@ impl Shard {
             return;
         }
         self.swept = Some(now);
-        self.streams.retain(|_, stream| {
+        self.streams.retain(|channel, stream| {
             stream.expire(now);
-            !stream.entries.is_empty() || now.duration_since(stream.touched) < STREAM_TTL
+            let ttl = if stream.top.offset == 0 { UNUSED_TTL } else { STREAM_TTL };
+            // Subscribers go on from the position they have, however long it is quiet.
+            !stream.entries.is_empty() || now.duration_since(stream.touched) < ttl || dispatcher.is_wanted(channel)
         });
     }
 }

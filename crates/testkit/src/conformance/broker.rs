@@ -54,9 +54,9 @@ fn config() -> Config {
         history_ttl: TTL,
         recovery: true,
         join_leave: false,
-        ..base.clone()
+        ..base
     };
-    let long = Namespace { name: "long".into(), history_size: 1000, history_ttl: TTL * 300, ..stream.clone() };
+    let long = Namespace { name: "long".into(), history_size: 1000, history_ttl: TTL * 300, ..stream };
     let mut config = open_config(Namespace { join_leave: false, ..base.clone() });
     config.namespaces.extend([
         stream,
@@ -111,7 +111,7 @@ async fn stamps_are_linked(bench: &Bench) {
 
 async fn plain_channels_have_no_stamp(bench: &Bench) {
     let subscriber = bench.subscriber("plain").await;
-    let published = bench.node().publish(bench.publication("plain", json!(1))).await.expect("published");
+    let published = bench.node().publish(bench.publication("plain", &json!(1))).await.expect("published");
     assert_eq!(published.position, None);
     let seen = bench.publications(&subscriber, 1).await;
     assert_eq!(seen[0], json!({"pub": 1, "channel": "plain"}));
@@ -235,7 +235,7 @@ async fn untouched_channels_have_a_position(bench: &Bench) {
 async fn skipping_the_history(bench: &Bench) {
     let subscriber = bench.subscriber("stream:a").await;
     let before = bench.publish("stream:a", json!(1)).await;
-    let skipping = Publish { skip_history: true, ..bench.publication("stream:a", json!(2)) };
+    let skipping = Publish { skip_history: true, ..bench.publication("stream:a", &json!(2)) };
     assert_eq!(bench.node().publish(skipping).await.expect("published").position, None);
     let after = bench.publish("stream:a", json!(3)).await;
     assert!(after.offset > before.offset);
@@ -250,14 +250,14 @@ async fn one_key_is_applied_once(bench: &Bench) {
     for name in ["stream:a", "plain"] {
         let subscriber = bench.subscriber(name).await;
         let with_key =
-            |key: &str, n: i32| Publish { idempotency_key: Some(key.into()), ..bench.publication(name, json!(n)) };
+            |key: &str, n: i32| Publish { idempotency_key: Some(key.into()), ..bench.publication(name, &json!(n)) };
         let raced = join_all((0..8).map(|n| bench.node().publish(with_key("raced", n)))).await;
         let raced: Vec<_> = raced.into_iter().map(|published| published.expect("published").position).collect();
         assert!(raced.iter().all(|other| *other == raced[0]), "{name}: one key, one place");
         let again = bench.node().publish(with_key("raced", 9)).await.expect("published");
         assert_eq!(again.position, raced[0], "{name}: a repetition gets the answer of the first");
         bench.node().publish(with_key("other", 10)).await.expect("published");
-        bench.node().publish(bench.publication(name, json!(10))).await.expect("published");
+        bench.node().publish(bench.publication(name, &json!(10))).await.expect("published");
         let seen = bench.publications(&subscriber, 3).await;
         assert_eq!(
             [&seen[1]["pub"], &seen[2]["pub"]],
@@ -265,7 +265,7 @@ async fn one_key_is_applied_once(bench: &Bench) {
             "{name}: delivered once, no key no check"
         );
     }
-    let elsewhere = Publish { idempotency_key: Some("raced".into()), ..bench.publication("stream:b", json!(1)) };
+    let elsewhere = Publish { idempotency_key: Some("raced".into()), ..bench.publication("stream:b", &json!(1)) };
     bench.node().publish(elsewhere).await.expect("published");
     let kept = bench.history("stream:b", HistoryRequest { limit: -1, ..HistoryRequest::default() }).await;
     assert_eq!(data(&kept), [json!(1)], "a key belongs to its channel");
@@ -315,12 +315,12 @@ impl Bench {
         client
     }
 
-    fn publication(&self, name: &str, data: Value) -> Publish {
+    fn publication(&self, name: &str, data: &Value) -> Publish {
         Publish::new(channel(name), Payload::json(data.to_string().into()))
     }
 
     async fn publish(&self, channel: &str, data: Value) -> Position {
-        let published = self.node().publish(self.publication(channel, data)).await.expect("published");
+        let published = self.node().publish(self.publication(channel, &data)).await.expect("published");
         published.position.unwrap_or_default()
     }
 

@@ -92,12 +92,12 @@ impl Player<'_> {
         match act {
             Act::Open(name, query, subprotocols) => {
                 let query = self.captures.fill(query)?;
-                self.open(name, Opening { query, subprotocols: subprotocols.clone(), remote: None })?;
+                self.open(name, &Opening { query, subprotocols: subprotocols.clone(), remote: None })?;
             }
             Act::Send(name, sent) => {
                 let message = self.message(sent)?;
                 if !self.peers.contains_key(name) {
-                    self.open(name, Opening::default())?;
+                    self.open(name, &Opening::default())?;
                 }
                 self.client(name)?.send(message);
             }
@@ -115,8 +115,8 @@ impl Player<'_> {
         Ok(())
     }
 
-    fn open(&mut self, name: &str, opening: Opening) -> Result<(), String> {
-        let opened = self.harness.open(&*self.protocol, &opening);
+    fn open(&mut self, name: &str, opening: &Opening) -> Result<(), String> {
+        let opened = self.harness.open(&*self.protocol, opening);
         let peer = Peer { opened, rejection_seen: false, arrived: VecDeque::new() };
         match self.peers.insert(name.to_owned(), peer) {
             None => Ok(()),

@@ -1,0 +1,237 @@
+//! From dispatch to the sockets: turn batches, one write per connection and turn, who comes and goes in between.
+#![allow(clippy::unwrap_used, reason = "helpers of tests may panic like tests")]
+
+use fanwire_node::{Counts, Namespace, Permission, Publish};
+use fanwire_testkit::harness::{self, open_config};
+use fanwire_testkit::{FakeClient, Harness};
+use fanwire_wire::{Channel, Payload};
+use serde_json::{Value, json};
+
+#[test]
+fn what_comes_in_one_turn_leaves_in_one_write() {
+    harness::run(open_config(plain()), async |harness| {
+        let clients = subscribers(harness, 3, "chat").await;
+        let writes: Vec<_> = clients.iter().map(|client| client.socket.writes()).collect();
+        for n in 0..50 {
+            publish(harness, "chat", n).await;
+        }
+        harness.settle().await;
+        for (client, before) in clients.iter().zip(writes) {
+            assert_eq!(client.socket.writes() - before, 1);
+            assert_eq!(client.take_publications(), numbers(0..50));
+        }
+        publish(harness, "chat", 50).await;
+        harness.settle().await;
+        publish(harness, "chat", 51).await;
+        harness.settle().await;
+        assert!(clients.iter().all(|client| client.take_publications() == numbers(50..52)));
+    });
+}
+
+#[test]
+fn several_channels_leave_in_one_write_too() {
+    harness::run(open_config(plain()), async |harness| {
+        let channels = ["a", "b", "c", "d"];
+        let both = subscribers(harness, 1, "a").await.remove(0);
+        for channel in &channels[1..] {
+            both.subscribe(channel).await.unwrap();
+        }
+        let one = subscribers(harness, 1, "c").await.remove(0);
+        let writes = (both.socket.writes(), one.socket.writes());
+        for n in 0..20 {
+            publish(harness, channels[n as usize % 4], n).await;
+        }
+        harness.settle().await;
+        assert_eq!((both.socket.writes() - writes.0, one.socket.writes() - writes.1), (1, 1));
+        let seen = both.take();
+        assert_eq!(seen.len(), 20);
+        for (index, channel) in channels.iter().enumerate() {
+            let of_channel: Vec<_> = seen.iter().filter(|frame| frame["channel"] == *channel).collect();
+            let data: Vec<_> = of_channel.iter().map(|frame| frame["pub"].clone()).collect();
+            assert_eq!(data, numbers((index as i32..20).step_by(4)), "in order per channel");
+        }
+        assert_eq!(one.take_publications(), numbers((2..20).step_by(4)));
+    });
+}
+
+#[test]
+fn encodings_are_kept_apart() {
+    harness::run(open_config(Namespace::open("")), async |harness| {
+        let text = subscribers(harness, 2, "chat").await;
+        let binary = harness.probe_unconnected("binary");
+        let picky = harness.probe_unconnected("picky");
+        for client in [&binary, &picky] {
+            client.connect("").await;
+            client.subscribe("chat").await.unwrap();
+        }
+        publish(harness, "chat", 1).await;
+        harness.settle().await;
+        let frames = binary.socket.take();
+        assert!(frames.iter().all(|frame| matches!(frame, fanwire_testkit::Frame::Binary(_))), "{frames:?}");
+        assert_eq!(picky.take_publications(), [1]);
+        // What an encoding cannot carry ends its connections, and nobody else notices.
+        let binary_data = Publish::new(channel("chat"), Payload::binary(vec![1, 2].into()));
+        harness.node.publish(binary_data).await.unwrap();
+        publish(harness, "chat", 2).await;
+        harness.settle().await;
+        assert_eq!(picky.take().last(), Some(&json!({"close": 3506})));
+        assert!(picky.is_gone());
+        assert_eq!(binary.take_publications(), [json!({"bytes": [1, 2]}), json!(2)]);
+        for client in &text {
+            assert_eq!(client.take_publications(), [json!(1), json!({"bytes": [1, 2]}), json!(2)]);
+        }
+    });
+}
+
+#[test]
+fn a_sweep_survives_those_who_come_and_go() {
+    // A thousand subscribers take several slices. Between them, some leave, some come, some do both. Each knows where it
+    // began, so that whatever it gets too early, twice or not at all shows.
+    let stream = Namespace { join_leave: false, presence: false, ..Namespace::open("") };
+    harness::run(open_config(stream), async |harness| {
+        let mut clients = Vec::new();
+        for client in subscribers(harness, 1000, "chat").await {
+            clients.push((client, 0));
+        }
+        let mut random = Random(1);
+        let mut published = 0;
+        for round in 0..20 {
+            for _ in 0..3 {
+                publish(harness, "chat", published).await;
+                published += 1;
+            }
+            let mut left = Vec::new();
+            for _ in 0..10 {
+                // One slice, more or less.
+                tokio::task::yield_now().await;
+                for _ in 0..random.below(8) {
+                    let (client, at) = clients.swap_remove(random.below(clients.len()));
+                    client.client.unsubscribe("chat").await;
+                    left.push((client, at, published));
+                }
+                for _ in 0..random.below(8) {
+                    let client = harness.probe("").await;
+                    let began = client.subscribe("chat").await.unwrap().position.unwrap();
+                    clients.push((client, began.offset as i32));
+                }
+                if random.below(2) == 0 {
+                    publish(harness, "chat", published).await;
+                    published += 1;
+                }
+            }
+            harness.settle().await;
+            for (client, at) in &mut clients {
+                assert_eq!(client.take_publications(), numbers(*at..published), "round {round}: all since it began");
+                *at = published;
+            }
+            for (client, at, until) in left {
+                let seen = client.take_publications();
+                assert_eq!(seen, numbers(at..at + seen.len() as i32), "round {round}: a beginning, in order");
+                assert!(at + seen.len() as i32 <= until, "round {round}: nothing from after it left");
+            }
+        }
+        drop(clients);
+        harness.settle().await;
+        assert_eq!(harness.node.counts().await, Counts::default());
+    });
+}
+
+#[test]
+fn whoever_comes_during_a_sweep_gets_what_comes_after() {
+    harness::run(open_config(plain()), async |harness| {
+        let clients = subscribers(harness, 600, "chat").await;
+        publish(harness, "chat", 0).await;
+        while clients[599].socket.writes() == 0 {
+            tokio::task::yield_now().await;
+        }
+        // The next one is dispatched, and waits for the end of the sweep.
+        publish(harness, "chat", 1).await;
+        tokio::task::yield_now().await;
+        assert_eq!(clients[0].socket.writes(), 0, "the sweep is under way");
+        let late = harness.probe("").await;
+        late.subscribe("chat").await.unwrap();
+        // It moves to the front, where the sweep has not been.
+        clients[0].client.unsubscribe("chat").await;
+        publish(harness, "chat", 2).await;
+        harness.settle().await;
+        assert_eq!(late.take_publications(), [2]);
+        assert!(clients[1..].iter().all(|client| client.take_publications() == numbers(0..3)));
+    });
+}
+
+#[test]
+fn whoever_leaves_gets_nothing_more() {
+    harness::run(open_config(plain()), async |harness| {
+        let clients = subscribers(harness, 600, "chat").await;
+        publish(harness, "chat", 0).await;
+        // The first slice is written, from the end: the first subscriber is not reached.
+        while clients[599].socket.writes() == 0 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(clients[0].socket.writes(), 0);
+        clients[0].client.unsubscribe("chat").await;
+        clients[0].subscribe("chat").await.unwrap();
+        publish(harness, "chat", 1).await;
+        harness.settle().await;
+        assert_eq!(clients[0].take_publications(), [1], "a subscription begins where it begins");
+        assert!(clients[1..].iter().all(|client| client.take_publications() == numbers(0..2)));
+    });
+}
+
+#[test]
+fn a_flood_is_delivered_in_order() {
+    // More than the batches may hold: letters wait while sweeps run.
+    harness::run(open_config(plain()), async |harness| {
+        let clients = subscribers(harness, 50, "chat").await;
+        let padding = "x".repeat(4000);
+        for n in 0..200 {
+            let data = json!([n, padding]);
+            let publish = Publish::new(channel("chat"), Payload::json(data.to_string().into()));
+            harness.node.publish(publish).await.unwrap();
+        }
+        harness.settle().await;
+        for client in &clients {
+            let seen: Vec<_> = client.take_publications().into_iter().map(|data| data[0].clone()).collect();
+            assert_eq!(seen, numbers(0..200));
+        }
+    });
+}
+
+fn plain() -> Namespace {
+    Namespace { subscribe: Permission::Anyone, ..Namespace::default() }
+}
+
+async fn subscribers(harness: &Harness, count: usize, channel: &str) -> Vec<FakeClient> {
+    let mut clients = Vec::with_capacity(count);
+    for _ in 0..count {
+        let client = harness.probe("").await;
+        client.subscribe(channel).await.unwrap();
+        clients.push(client);
+    }
+    clients
+}
+
+async fn publish(harness: &Harness, name: &str, n: i32) {
+    let publish = Publish::new(channel(name), Payload::json(n.to_string().into()));
+    harness.node.publish(publish).await.unwrap();
+}
+
+fn numbers(range: impl Iterator<Item = i32>) -> Vec<Value> {
+    range.map(|n| json!(n)).collect()
+}
+
+fn channel(name: &str) -> Channel {
+    Channel::new(name).unwrap()
+}
+
+/// A small generator (xorshift): the test takes the same way every time.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % bound as u64) as usize
+    }
+}
