@@ -3,11 +3,13 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
+use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use fanwire_wire::{Disconnect, Unsubscribe};
+use futures_util::FutureExt;
 use slab::Slab;
 use smallvec::SmallVec;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
@@ -58,8 +60,8 @@ impl Worker {
             queued: Rc::default(),
             nobody: "".into(),
         });
-        tokio::task::spawn_local(Rc::clone(&worker).deliver());
-        tokio::task::spawn_local(Rc::clone(&worker).keep_time());
+        tokio::task::spawn_local(vital("delivery", Rc::clone(&worker).deliver()));
+        tokio::task::spawn_local(vital("timers", Rc::clone(&worker).keep_time()));
         worker
     }
 
@@ -257,6 +259,15 @@ impl Worker {
         metrics.channels.increment(current.0 as f64 - reported.0 as f64);
         metrics.queue_bytes.increment(current.1 as f64 - reported.1 as f64);
         *reported = current;
+    }
+}
+
+/// Runs a task without which the worker's connections look alive and are not: its panic ends the process.
+/// A session's panic costs one connection; here half a frame may stand in a batch, and going on would send it.
+async fn vital(name: &str, task: impl Future<Output = ()>) {
+    if AssertUnwindSafe(task).catch_unwind().await.is_err() {
+        tracing::error!(name, "a worker's task panicked; the process ends");
+        std::process::abort();
     }
 }
 

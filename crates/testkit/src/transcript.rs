@@ -35,6 +35,7 @@
 //! |---|---|
 //! | `! publish channel data` | `{"epoch", "offset"}`, or `{}`; options in front of the data: `key=k` `event=e` `tag=k:v` `skip_history` |
 //! | `! publish_binary channel 01ff` | the same |
+//! | `! publish_behind_a_gap channel data` | `{}`; the publication before it was lost on its way to the node |
 //! | `! remove_history channel` | `{}` |
 //! | `! history channel` | `{"epoch", "offset", "data": […]}` |
 //! | `! presence channel` | the users, sorted |

@@ -19,7 +19,7 @@ mod refusal;
 pub use channel::{Channel, InvalidChannel};
 pub use disconnect::Disconnect;
 pub use message::Message;
-pub use payload::{Payload, PayloadKind};
+pub use payload::{NotJson, Payload, PayloadKind};
 pub use position::{Epoch, Position};
 pub use publication::{Broadcast, ClientInfo, Publication, Stamp};
 pub use refusal::{Refusal, Unsubscribe};

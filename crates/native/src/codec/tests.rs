@@ -118,7 +118,10 @@ fn json_replies_stand_on_one_line() {
     let mut frame = BytesMut::new();
     let reply = Reply { id: 1, history: Some(history), ..Reply::default() };
     Encoding::Json.append(&reply, &mut frame).unwrap();
-    assert_eq!(&frame[2..], b"{\"id\":1,\"history\":{\"publications\":[{\"data\":{ \"a\":\r 1}}],\"epoch\":\"\",\"offset\":0}}");
+    assert_eq!(
+        &frame[2..],
+        b"{\"id\":1,\"history\":{\"publications\":[{\"data\":{ \"a\":\r 1}}],\"epoch\":\"\",\"offset\":0}}"
+    );
 }
 
 #[test]

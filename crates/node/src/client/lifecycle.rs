@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use fanwire_wire::{Channel, Disconnect, Position, Refusal};
 
-use super::subscribe::{Prepared, Wanted};
+use super::join::{Prepared, Wanted};
 use super::{Client, Failure, Status, Subscribed, Timers};
 use crate::authorizer::{AuthError, Grant, Identity};
 use crate::clock;

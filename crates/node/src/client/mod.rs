@@ -1,7 +1,10 @@
 //! The core's end of one connection.
 
+mod join;
+mod leave;
 mod lifecycle;
 mod requests;
+mod rights;
 mod subscribe;
 
 use std::cell::{Cell, RefCell};

@@ -8,10 +8,8 @@ use fanwire_wire::{Channel, ClientInfo, Payload, Position, Refusal};
 use super::Client;
 use crate::Namespace;
 use crate::broker::{History, HistoryQuery, Order, Published};
-use crate::namespace::Permission;
 use crate::node::Publish;
 use crate::presence::PresenceStats;
-use crate::subscription::Origin;
 
 /// Which part of a stream a client wants.
 #[derive(Clone, Debug, Default)]
@@ -79,25 +77,6 @@ impl Client {
         let channel = Channel::new(channel).map_err(|_| Refusal::BadRequest)?;
         let namespace = self.worker.node().namespace(&channel).ok_or(Refusal::UnknownChannel)?;
         Ok((channel, namespace))
-    }
-
-    /// Checks a right. Channels that not everyone may enter are open to their subscribers at most.
-    fn permit(&self, channel: &Channel, permission: Permission) -> Result<(), Refusal> {
-        let closed = channel.is_private() || channel.users().is_some();
-        let permission = match permission {
-            Permission::Anyone | Permission::Authenticated if closed => Permission::Subscriber,
-            permission => permission,
-        };
-        let subscription = || self.subscription(channel).filter(|subscription| subscription.is_live());
-        let permitted = self.worker.node().config().client.insecure
-            || match permission {
-                Permission::Anyone => true,
-                Permission::Authenticated => !self.user().is_empty(),
-                Permission::Subscriber => subscription().is_some(),
-                Permission::Token => subscription().is_some_and(|found| found.terms.origin == Origin::Token),
-                Permission::Nobody => false,
-            };
-        if permitted { Ok(()) } else { Err(Refusal::PermissionDenied) }
     }
 }
 

@@ -10,7 +10,7 @@ use fanwire_node::authorizer::Grant;
 use fanwire_node::broker::Order;
 use fanwire_node::protocol::{Opening, Rejection};
 use fanwire_node::{HistoryRequest, Protocol, Publish, Selection};
-use fanwire_wire::{Channel, Disconnect, Epoch, Message, Payload, Position, Refusal};
+use fanwire_wire::{Broadcast, Channel, Disconnect, Epoch, Message, Payload, Position, Publication, Refusal, Stamp};
 use serde_json::{Value, json};
 
 use super::Codec;
@@ -218,6 +218,22 @@ impl Player<'_> {
                 self.answer(async move {
                     let published = node.publish(publish).await?;
                     Ok(published.position.map_or_else(|| json!({}), |position| describe_position(&position)))
+                });
+            }
+            "publish_behind_a_gap" => {
+                let publish = publication(channel(first)?, more, false)?;
+                let dispatcher = Arc::clone(&self.harness.dispatcher);
+                self.answer(async move {
+                    let position = HistoryRequest { limit: 0, since: None, order: Order::Forward };
+                    let top = node.history(&publish.channel, position).await?.top;
+                    // As if the publication in between had been lost on its way to this node.
+                    let position = Position { epoch: top.epoch, offset: top.offset + 2 };
+                    let stamp = Some(Stamp { prev: position.offset - 1, position });
+                    let Publish { channel, payload, .. } = publish;
+                    let (tags, time_ms) = (Arc::default(), 0);
+                    let lonely = Publication { channel, payload, event: None, tags, info: None, stamp, time_ms };
+                    dispatcher.dispatch(&Broadcast::Publication(Arc::new(lonely)));
+                    Ok(json!({}))
                 });
             }
             "remove_history" => {
