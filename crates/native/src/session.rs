@@ -151,7 +151,8 @@ impl NativeSession {
         let positions = recovering.map(|(channel, since)| Ok((channel, position(&since.epoch, since.offset)?)));
         // A refusal would leave the door open for another attempt.
         let positions = positions.collect::<Result<_, Refusal>>().map_err(|_| Disconnect::BadRequest)?;
-        let connected = client.connect(ConnectRequest { token: request.token, positions }).await?;
+        let connected =
+            client.connect(ConnectRequest { token: request.token, positions, ..ConnectRequest::default() }).await?;
         let mut result = convert::connected(self.encoding, connected)?;
         if self.heartbeat == Heartbeat::Frames {
             (result.ping, result.pong) = (0, false);

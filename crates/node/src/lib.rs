@@ -35,7 +35,8 @@ mod worker;
 pub use authorizer::Authorizer;
 pub use broker::Broker;
 pub use client::{
-    Client, ClientGuard, ConnectRequest, Connected, Failure, HistoryRequest, Recovery, SubscribeRequest, Subscribed,
+    Client, ClientGuard, ConnectRequest, Connected, Failure, HistoryRequest, Recovery, ServerSide, SubscribeRequest,
+    Subscribed,
 };
 pub use config::{ClientConfig, Config};
 pub use interest::Dispatcher;

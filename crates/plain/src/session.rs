@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use bytes::BytesMut;
 use fanwire_node::protocol::Event;
-use fanwire_node::{Client, ConnectRequest, Encoder, Failure, Session, SubscribeRequest};
+use fanwire_node::{Client, ConnectRequest, Encoder, Failure, ServerSide, Session, SubscribeRequest};
 use fanwire_wire::frame::{self, Opcode};
 use fanwire_wire::{Broadcast, Channel, Disconnect, Message, Payload, PayloadKind, Refusal, Unsubscribe};
 use futures_util::future::LocalBoxFuture;
@@ -26,9 +26,10 @@ impl PlainSession {
 
     async fn open(&self, client: &Rc<Client>) -> Result<(), Failure> {
         let (token, subscription_token) = self.tokens.take();
-        let connected = client.connect(ConnectRequest { token, ..ConnectRequest::default() }).await?;
+        let server_side = ServerSide::Only(self.channel.clone());
+        let connected = client.connect(ConnectRequest { token, server_side, ..ConnectRequest::default() }).await?;
         // The connection token may have opened the channel already.
-        if connected.subscriptions.iter().any(|(channel, _)| *channel == self.channel) {
+        if !connected.subscriptions.is_empty() {
             return Ok(());
         }
         let channel = self.channel.as_str().to_owned();

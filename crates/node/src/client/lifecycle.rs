@@ -24,6 +24,18 @@ pub struct ConnectRequest {
     pub token: String,
     /// Where its server-side subscriptions stood before, by channel name.
     pub positions: Vec<(String, Position)>,
+    /// What becomes of the channels the server would subscribe it to.
+    pub server_side: ServerSide,
+}
+
+/// What becomes of the channels that the token, or the node's configuration, has for a client.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum ServerSide {
+    /// The client is subscribed to them.
+    #[default]
+    All,
+    /// It is subscribed to this one, if it is among them: its protocol could not tell several apart.
+    Only(Channel),
 }
 
 /// What a client learns when it has connected.
@@ -108,7 +120,11 @@ impl Client {
         *self.info.borrow_mut() = identity.info.map(Box::new);
         self.worker.add_user(&identity.user, self.outlet.key.get());
 
-        let wanted = personal.map(|channel| (channel, Grant::default())).into_iter().chain(identity.subscriptions);
+        let granted = personal.map(|channel| (channel, Grant::default())).into_iter().chain(identity.subscriptions);
+        let wanted = granted.filter(|(channel, _)| match &request.server_side {
+            ServerSide::All => true,
+            ServerSide::Only(only) => channel == only,
+        });
         let subscriptions = self.connect_subscriptions(wanted.collect(), &request.positions).await;
         let subscriptions = subscriptions.inspect_err(|failure| {
             if matches!(failure, Failure::Refusal(_)) && !self.is_closed() {

@@ -20,7 +20,7 @@ use crate::outlet::Outlet;
 use crate::protocol::{Event, Session};
 use crate::subscription::Subscription;
 
-pub use lifecycle::{ClientGuard, ConnectRequest, Connected};
+pub use lifecycle::{ClientGuard, ConnectRequest, Connected, ServerSide};
 pub use requests::HistoryRequest;
 pub use subscribe::{Recovery, SubscribeRequest, Subscribed};
 
