@@ -5,9 +5,11 @@
 //! - [`Channel`], [`Position`], [`Publication`], [`Broadcast`]: what travels
 //! - [`Payload`]: application data, kept as the bytes and the kind it came in
 //! - [`Message`] (bytes in) and [`frame`] (finished socket bytes out)
+//! - [`cluster`]: what nodes tell each other
 //! - [`Disconnect`], [`Refusal`], [`Unsubscribe`]: how a connection, a request, a subscription ends
 
 mod channel;
+pub mod cluster;
 mod disconnect;
 pub mod frame;
 mod message;

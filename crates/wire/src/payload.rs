@@ -51,6 +51,15 @@ impl Payload {
         Self { bytes, kind }
     }
 
+    /// Wraps bytes that another node has looked at already. What claims to be text and is not stays binary.
+    pub(crate) fn declared(bytes: Bytes, kind: PayloadKind) -> Self {
+        let kind = match kind {
+            PayloadKind::Json | PayloadKind::Text if std::str::from_utf8(&bytes).is_err() => PayloadKind::Binary,
+            kind => kind,
+        };
+        Self { bytes, kind }
+    }
+
     /// The data.
     #[must_use]
     pub fn bytes(&self) -> &Bytes {
