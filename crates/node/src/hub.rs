@@ -69,6 +69,18 @@ impl Hub {
         self.channels.borrow().values().map(|channel| (channel.name.clone(), channel.members.get() as usize)).collect()
     }
 
+    /// Brings a channel that stands at `from` to `top` although nothing in between will come: the subscriptions that miss
+    /// it, each with its connection's key.
+    #[must_use]
+    pub(crate) fn lose(&self, channel: &Channel, from: &Position, top: &Position) -> Vec<(u32, Rc<Subscription>)> {
+        let Some(channel) = self.channels.borrow().get(channel).cloned() else { return Vec::new() };
+        // A channel that a subscriber's own read has brought further stays there.
+        if let Some(at) = channel.position.borrow_mut().as_mut().filter(|at| *at == from) {
+            *at = top.clone();
+        }
+        channel.positioned()
+    }
+
     /// Appends a broadcast to the open batches of its channel, encoded once per encoder.
     pub(crate) fn dispatch(&self, broadcast: &Broadcast, at: Instant) -> Outcome {
         let mut outcome = Outcome::default();

@@ -6,7 +6,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
-use fanwire_wire::{Broadcast, Channel};
+use fanwire_wire::{Broadcast, Channel, Position};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -74,6 +74,19 @@ impl Dispatcher {
             let index = workers.trailing_zeros() as usize;
             workers &= workers - 1;
             self.mailboxes[index].post(Letter::Dispatch(broadcast.clone(), now));
+        }
+    }
+
+    /// Tells the workers that what lies between two positions of a channel will never come.
+    pub(crate) fn lose(&self, channel: &Channel, from: &Position, top: &Position) {
+        let shard = self.shard(channel).lock();
+        let Some(interest) = shard.channels.get(channel) else { return };
+        let mut workers = interest.workers;
+        while workers != 0 {
+            let index = workers.trailing_zeros() as usize;
+            workers &= workers - 1;
+            let (channel, from, top) = (channel.clone(), from.clone(), top.clone());
+            self.mailboxes[index].post(Letter::Run(Box::new(move |worker| worker.lose(&channel, &from, &top))));
         }
     }
 

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fanwire_wire::{Disconnect, Unsubscribe};
+use fanwire_wire::{Channel, Disconnect, Position, Unsubscribe};
 use futures_util::FutureExt;
 use slab::Slab;
 use smallvec::SmallVec;
@@ -209,6 +209,13 @@ impl Worker {
                     }
                 }
             }
+        }
+    }
+
+    /// Tells the subscribers of a channel that what lies between two positions will never come.
+    pub(crate) fn lose(&self, channel: &Channel, from: &Position, top: &Position) {
+        for (key, subscription) in self.hub.lose(channel, from, top) {
+            self.tell_gap(key, &subscription);
         }
     }
 

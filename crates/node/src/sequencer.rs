@@ -1,0 +1,282 @@
+//! One unbroken sequence per channel, whatever the way from the broker does.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fanwire_wire::{Broadcast, Channel, Position, Publication};
+use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+use tokio::time::sleep;
+
+use crate::Dispatcher;
+use crate::broker::{Error, History, HistoryQuery, Order};
+
+/// Stands between a broker whose deliveries can fail and the [`Dispatcher`]: follows the links of the publications of each
+/// channel, and reads what is missing from the history, once per channel however many subscribers it has.
+///
+/// Only what is gone for good reaches the workers as a gap; they tell the subscribers concerned.
+pub struct Sequencer {
+    dispatcher: Arc<Dispatcher>,
+    read: ReadHistory,
+    tracks: Mutex<Tracks>,
+    /// Bounds the repairs that run at the same time.
+    repairs: Semaphore,
+    repaired: metrics::Counter,
+    lost: metrics::Counter,
+}
+
+/// How a sequencer reads a channel's history.
+pub type ReadHistory =
+    Box<dyn Fn(Channel, HistoryQuery) -> BoxFuture<'static, Result<History, Error>> + Send + Sync + 'static>;
+
+/// What a difference between a channel's position and its stream's end means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Comparison {
+    /// Something may have been missed: repair at once.
+    Suspicious,
+    /// Publications may be on their way: repair what has not come by the next comparison.
+    Routine,
+}
+
+#[derive(Default)]
+struct Tracks {
+    channels: HashMap<Channel, Track>,
+    lives: u64,
+}
+
+/// Where a channel stands.
+struct Track {
+    /// Tells this track from an earlier one of the same channel.
+    life: u64,
+    at: Option<Position>,
+    /// `at` was dispatched. Else it was only read, and what lies before it may still be on its way.
+    dispatched: bool,
+    /// What arrived since the running repair has begun to read.
+    repair: Option<Held>,
+    /// The end of the stream at the last comparison.
+    due: Option<Position>,
+}
+
+#[derive(Default)]
+struct Held {
+    publications: Vec<Arc<Publication>>,
+    overflowed: bool,
+}
+
+enum Next {
+    Dispatch,
+    Seen,
+    Broken,
+}
+
+/// The repairs that run at the same time.
+const MAX_REPAIRS: usize = 64;
+
+/// The publications of one read.
+const PAGE: usize = 512;
+
+/// The most publications held during one read; with more there is another read.
+const MAX_HELD: usize = 1024;
+
+/// How long a failed read waits for its repetition, at first and at most.
+const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+
+impl Sequencer {
+    /// Makes the sequencer of the node that owns `dispatcher`.
+    #[must_use]
+    pub fn new(dispatcher: Arc<Dispatcher>, read: ReadHistory) -> Arc<Self> {
+        metrics::describe_counter!(
+            "fanwire_gap_repairs_total",
+            "History reads to fill a gap on the way from the broker"
+        );
+        metrics::describe_counter!("fanwire_gaps_lost_total", "Gaps that no history read could fill");
+        Arc::new(Self {
+            dispatcher,
+            read,
+            tracks: Mutex::default(),
+            repairs: Semaphore::new(MAX_REPAIRS),
+            repaired: metrics::counter!("fanwire_gap_repairs_total"),
+            lost: metrics::counter!("fanwire_gaps_lost_total"),
+        })
+    }
+
+    /// Begins to follow a channel; called before the broker delivers it. Changes nothing for one that is followed.
+    pub fn follow(&self, channel: &Channel) {
+        let mut tracks = self.tracks.lock();
+        if !tracks.channels.contains_key(channel) {
+            tracks.lives += 1;
+            let track = Track { life: tracks.lives, at: None, dispatched: false, repair: None, due: None };
+            tracks.channels.insert(channel.clone(), track);
+        }
+    }
+
+    /// Forgets a channel that the broker delivers no more.
+    pub fn forget(&self, channel: &Channel) {
+        self.tracks.lock().channels.remove(channel);
+    }
+
+    /// Takes what the broker delivered: dispatches it, drops it if it was dispatched before, or repairs the gap before it.
+    ///
+    /// What carries no stamp passes through; beside a running repair it may overtake what is being read.
+    pub fn accept(self: &Arc<Self>, broadcast: &Broadcast) {
+        let mut tracks = self.tracks.lock();
+        let Some(track) = tracks.channels.get_mut(broadcast.channel()) else { return };
+        match broadcast {
+            Broadcast::Publication(publication) if publication.stamp.is_some() => {
+                if let Some(held) = &mut track.repair {
+                    held.push(publication);
+                } else if let Next::Broken = self.advance(track, publication) {
+                    self.repair(broadcast.channel(), track);
+                }
+            }
+            _ => self.dispatcher.dispatch(broadcast),
+        }
+    }
+
+    /// Takes note of the end of a stream that was read for a subscriber. A channel without a position begins there.
+    pub fn observe(self: &Arc<Self>, channel: &Channel, top: &Position, how: Comparison) {
+        let mut tracks = self.tracks.lock();
+        let Some(track) = tracks.channels.get_mut(channel) else { return };
+        let at = track.at.get_or_insert_with(|| top.clone());
+        let behind = at.epoch != top.epoch || at.offset < top.offset;
+        if how == Comparison::Suspicious && behind && track.repair.is_none() {
+            self.repair(channel, track);
+        }
+    }
+
+    /// Where the channels with a stream stand.
+    #[must_use]
+    pub fn positions(&self) -> Vec<(Channel, Position)> {
+        let tracks = self.tracks.lock();
+        let at_rest = tracks.channels.iter().filter(|(_, track)| track.repair.is_none());
+        at_rest.filter_map(|(channel, track)| Some((channel.clone(), track.at.clone()?))).collect()
+    }
+
+    /// Compares a channel, which stood at `before`, with the end of its stream as it was read later (`None`: it is gone).
+    pub fn compare(self: &Arc<Self>, channel: &Channel, before: &Position, top: Option<Position>, how: Comparison) {
+        let mut tracks = self.tracks.lock();
+        let Some(track) = tracks.channels.get_mut(channel) else { return };
+        let Some(at) = track.at.as_ref().filter(|at| at.epoch == before.epoch) else { return };
+        if track.repair.is_some() {
+            return;
+        }
+        let rewound = top.as_ref().is_none_or(|top| top.epoch != before.epoch || top.offset < before.offset);
+        let expected = match how {
+            Comparison::Suspicious => top.clone(),
+            Comparison::Routine => std::mem::replace(&mut track.due, top),
+        };
+        if rewound || expected.is_some_and(|due| due.epoch == at.epoch && due.offset > at.offset) {
+            self.repair(channel, track);
+        }
+    }
+
+    fn repair(self: &Arc<Self>, channel: &Channel, track: &mut Track) {
+        track.repair = Some(Held::default());
+        let (sequencer, channel, life) = (Arc::clone(self), channel.clone(), track.life);
+        tokio::spawn(async move { sequencer.read_missing(channel, life).await });
+    }
+
+    /// Reads until the channel stands at the end of its stream.
+    async fn read_missing(self: Arc<Self>, channel: Channel, life: u64) {
+        let Ok(_permit) = self.repairs.acquire().await else { return };
+        let mut wait = RETRY.0;
+        while let Some(from) = self.begin_read(&channel, life) {
+            let query = HistoryQuery { since: Some(from.offset), limit: PAGE, order: Order::Forward };
+            self.repaired.increment(1);
+            match (self.read)(channel.clone(), query).await {
+                Ok(history) => {
+                    self.dispatcher.ready().await;
+                    self.merge(&channel, life, &from, history);
+                }
+                Err(_) => {
+                    sleep(wait).await;
+                    wait = (wait * 2).min(RETRY.1);
+                }
+            }
+        }
+    }
+
+    /// Where a read has to begin; `None` when the repair is over. What arrived before is part of what will be read.
+    fn begin_read(&self, channel: &Channel, life: u64) -> Option<Position> {
+        let mut tracks = self.tracks.lock();
+        let track = tracks.channels.get_mut(channel).filter(|track| track.life == life)?;
+        *track.repair.as_mut()? = Held::default();
+        track.at.clone()
+    }
+
+    /// Dispatches what was read, then what arrived meanwhile. Ends the repair unless there is more to read.
+    fn merge(&self, channel: &Channel, life: u64, from: &Position, history: History) {
+        let mut tracks = self.tracks.lock();
+        let Some(track) = tracks.channels.get_mut(channel).filter(|track| track.life == life) else { return };
+        let History { publications, top } = history;
+        let more = publications.len() >= PAGE;
+        let mut at = from.clone();
+        track.dispatched = true;
+        if top.epoch == from.epoch && top.offset >= from.offset {
+            for publication in publications {
+                // The first one tells the workers by its link whether anything before it is gone.
+                if let Some(stamp) = &publication.stamp {
+                    at = stamp.position.clone();
+                }
+                self.dispatcher.dispatch(&Broadcast::Publication(publication));
+            }
+            if more {
+                track.at = Some(at);
+                return;
+            }
+        }
+        if at != top {
+            // Another life of the stream, or nothing is left of what was missed.
+            self.lost.increment(1);
+            self.dispatcher.lose(channel, &at, &top);
+        }
+        track.at = Some(top);
+        let Some(held) = track.repair.take() else { return };
+        let broken = |publication| matches!(self.advance(track, publication), Next::Broken);
+        if held.overflowed || held.publications.iter().any(broken) {
+            track.repair = Some(Held::default());
+        }
+    }
+
+    /// Dispatches a publication if it is the next one.
+    fn advance(&self, track: &mut Track, publication: &Arc<Publication>) -> Next {
+        let next = track.place(publication);
+        if let (Next::Dispatch, Some(stamp)) = (&next, &publication.stamp) {
+            track.at = Some(stamp.position.clone());
+            track.dispatched = true;
+            self.dispatcher.dispatch(&Broadcast::Publication(Arc::clone(publication)));
+        }
+        next
+    }
+}
+
+impl Track {
+    fn place(&self, publication: &Publication) -> Next {
+        let (Some(at), Some(stamp)) = (&self.at, &publication.stamp) else { return Next::Dispatch };
+        match () {
+            () if at.epoch != stamp.position.epoch => Next::Broken,
+            () if stamp.position.offset <= at.offset && self.dispatched => Next::Seen,
+            () if stamp.position.offset <= at.offset || stamp.prev == at.offset => Next::Dispatch,
+            () => Next::Broken,
+        }
+    }
+}
+
+impl Held {
+    fn push(&mut self, publication: &Arc<Publication>) {
+        if self.publications.len() < MAX_HELD {
+            self.publications.push(Arc::clone(publication));
+        } else {
+            self.overflowed = true;
+        }
+    }
+}
+
+impl fmt::Debug for Sequencer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sequencer").field("channels", &self.tracks.lock().channels.len()).finish_non_exhaustive()
+    }
+}
