@@ -7,7 +7,7 @@ use std::time::Duration;
 use fanwire_control::Api;
 use fanwire_native::Native;
 use fanwire_net::{Site, Workers};
-use fanwire_node::{Dispatcher, MemoryBroker, MemoryPresence, Node, Parts};
+use fanwire_node::{Broker, Dispatcher, MemoryBroker, MemoryPresence, Node, Parts, Presence};
 use fanwire_plain::Plain;
 use futures_util::FutureExt;
 use tokio::signal::unix::{SignalKind, signal};
@@ -35,6 +35,9 @@ pub(crate) enum Error {
     /// A listener cannot be opened.
     #[error(transparent)]
     Listen(#[from] fanwire_net::Error),
+    /// The address of Redis makes no sense.
+    #[error("cannot use Redis")]
+    Redis(#[from] fanwire_redis::Error),
     /// The system refuses threads or signals.
     #[error("cannot start")]
     Start(#[from] std::io::Error),
@@ -58,14 +61,12 @@ pub(crate) fn run(config: &Config, mode: Mode) -> Result<(), Error> {
         .build()?;
     runtime.block_on(async {
         let dispatcher = Dispatcher::new(config.workers());
-        let broker = match config.broker.kind {
-            BrokerKind::Memory => Box::new(MemoryBroker::new(Arc::clone(&dispatcher))),
-        };
+        let (broker, presence, health) = carrier(config, &dispatcher)?;
         let node = Node::new(Parts {
             config: fanwire_node::Config { client: config.client.clone(), namespaces: config.namespace.clone() },
             dispatcher,
             broker,
-            presence: Box::new(MemoryPresence::default()),
+            presence,
             authorizer: Box::new(verifier),
         });
         let (leave, leaving) = watch::channel(false);
@@ -75,7 +76,7 @@ pub(crate) fn run(config: &Config, mode: Mode) -> Result<(), Error> {
 
         listeners.public(public_site);
         listeners.control(|site| control_site(site, api));
-        listeners.ops(|site| ops_site(site, recorder.clone(), leaving.clone()));
+        listeners.ops(|site| ops_site(site, recorder.clone(), health.clone(), leaving.clone()));
         if mode == Mode::Dev {
             listeners.public(|site| site.http("/", 0, demo::page(&control)));
         }
@@ -122,6 +123,20 @@ const MAX_SHARED_THREADS: usize = 4;
 /// The largest request to the control plane, in bytes.
 const MAX_CONTROL_BODY: usize = 4 * 1024 * 1024;
 
+/// What carries publications and knows who is where; and its health, if it can be ill.
+type Carrier = (Box<dyn Broker>, Box<dyn Presence>, Option<fanwire_redis::Health>);
+
+fn carrier(config: &Config, dispatcher: &Arc<Dispatcher>) -> Result<Carrier, Error> {
+    let dispatcher = Arc::clone(dispatcher);
+    match config.broker.kind {
+        BrokerKind::Memory => Ok((Box::new(MemoryBroker::new(dispatcher)), Box::new(MemoryPresence::default()), None)),
+        BrokerKind::Redis => {
+            let redis = fanwire_redis::start(&config.broker.redis, dispatcher)?;
+            Ok((Box::new(redis.broker), Box::new(redis.presence), Some(redis.health)))
+        }
+    }
+}
+
 /// One line for each client protocol.
 fn public_site(site: Site) -> Site {
     site.protocol("/connection/websocket", Arc::new(Native::new())).protocol("/plain", Arc::new(Plain))
@@ -141,12 +156,13 @@ fn control_site(site: Site, api: Arc<Api>) -> Site {
 fn ops_site(
     site: Site,
     recorder: metrics_exporter_prometheus::PrometheusHandle,
+    health: Option<fanwire_redis::Health>,
     leaving: watch::Receiver<bool>,
 ) -> Site {
     site.http("/metrics", 0, ops::metrics(recorder)).http("/health/live", 0, ops::live()).http(
         "/health/ready",
         0,
-        ops::ready(leaving),
+        ops::ready(health, leaving),
     )
 }
 

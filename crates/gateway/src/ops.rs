@@ -45,13 +45,22 @@ pub(crate) fn live() -> Handler {
 }
 
 /// Serves `/health/ready`: new clients are welcome, until the node goes down.
-pub(crate) fn ready(leaving: tokio::sync::watch::Receiver<bool>) -> Handler {
+///
+/// A node that Redis does not reach is degraded and still ready: an outage of Redis must not take all nodes out of a
+/// balancer at once.
+pub(crate) fn ready(health: Option<fanwire_redis::Health>, leaving: tokio::sync::watch::Receiver<bool>) -> Handler {
     Arc::new(move |_request| {
         if *leaving.borrow() {
-            text(StatusCode::SERVICE_UNAVAILABLE, "application/json", "{\"status\":\"shutting down\"}")
-        } else {
-            text(StatusCode::OK, "application/json", "{\"status\":\"ready\"}")
+            return text(StatusCode::SERVICE_UNAVAILABLE, "application/json", "{\"status\":\"shutting down\"}");
         }
+        let Some(health) = &health else {
+            return text(StatusCode::OK, "application/json", "{\"status\":\"ready\"}");
+        };
+        let status = if health.is_up() { "ready" } else { "degraded" };
+        let age = health.proof_age().as_millis();
+        let body =
+            format!("{{\"status\":\"{status}\",\"redis\":{{\"up\":{},\"proof_age_ms\":{age}}}}}", health.is_up());
+        text(StatusCode::OK, "application/json", body)
     })
 }
 

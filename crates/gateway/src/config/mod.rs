@@ -72,6 +72,8 @@ pub(crate) struct Node {
 pub(crate) struct Broker {
     /// Which one. Default: "memory".
     pub kind: BrokerKind,
+    /// Where Redis is, for that kind.
+    pub redis: fanwire_redis::Config,
 }
 
 /// The kinds of broker.
@@ -81,6 +83,8 @@ pub(crate) enum BrokerKind {
     /// The node's own memory: one node alone.
     #[default]
     Memory,
+    /// Redis: many nodes as one.
+    Redis,
 }
 
 /// What is logged, to standard error.
@@ -173,6 +177,9 @@ impl Config {
             if value == 0 || value > u32::MAX as usize {
                 mistakes.push(format!("client.{key}: must be from 1 to {}", u32::MAX));
             }
+        }
+        if self.broker.kind == BrokerKind::Redis {
+            mistakes.extend(self.broker.redis.mistakes().into_iter().map(|mistake| format!("broker.redis.{mistake}")));
         }
         if self.client.pong_timeout >= self.client.ping_interval {
             mistakes.push("client.pong_timeout: must be shorter than client.ping_interval".to_owned());

@@ -1,0 +1,83 @@
+//! [`Broker`] over Redis.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fanwire_node::broker::{Error, History, HistoryQuery, PublishOptions, Published};
+use fanwire_node::sequencer::Comparison;
+use fanwire_node::{Broker, Sequencer};
+use fanwire_wire::cluster::Envelope;
+use fanwire_wire::{Broadcast, Channel, Publication};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio::time::timeout;
+
+use crate::Tasks;
+use crate::health::Health;
+use crate::store::Store;
+use crate::wishes::Wishes;
+
+/// Carries publications over one Redis server. Dropping it ends its connections.
+pub struct RedisBroker {
+    pub(crate) store: Arc<Store>,
+    pub(crate) wishes: Arc<Wishes>,
+    pub(crate) sequencer: Arc<Sequencer>,
+    pub(crate) health: Health,
+    pub(crate) timeout: Duration,
+    pub(crate) _tasks: Tasks,
+}
+
+impl Broker for RedisBroker {
+    fn publish(&self, publication: Publication, options: PublishOptions) -> BoxFuture<'_, Result<Published, Error>> {
+        async move { self.store.publish(publication, &options).await }.boxed()
+    }
+
+    fn announce(&self, broadcast: Broadcast) -> BoxFuture<'_, Result<(), Error>> {
+        async move {
+            let name = self.store.keys.channel(broadcast.channel());
+            self.store.send(&name, &Envelope::Broadcast(broadcast).encode()).await
+        }
+        .boxed()
+    }
+
+    fn subscribe(&self, channel: &Channel) -> BoxFuture<'_, Result<(), Error>> {
+        // The wish counts from now on, whether anybody waits for it or not.
+        let confirmed = self.wishes.want(channel);
+        async move {
+            let Some(confirmed) = confirmed else { return Ok(()) };
+            match timeout(self.timeout, confirmed).await {
+                Ok(Ok(())) => Ok(()),
+                _ => Err(Error::Unavailable("Redis has not confirmed the subscription".into())),
+            }
+        }
+        .boxed()
+    }
+
+    fn unsubscribe(&self, channel: &Channel) {
+        self.wishes.leave(channel);
+    }
+
+    fn history(&self, channel: &Channel, query: HistoryQuery) -> BoxFuture<'_, Result<History, Error>> {
+        let channel = channel.clone();
+        async move {
+            let history = self.store.history(&channel, &query).await?;
+            // With no subscription to bring what lies before the top, it is fetched at once.
+            let how = if self.health.is_up() { Comparison::Routine } else { Comparison::Suspicious };
+            self.sequencer.observe(&channel, &history.top, how);
+            Ok(history)
+        }
+        .boxed()
+    }
+
+    fn remove_history(&self, channel: &Channel) -> BoxFuture<'_, Result<(), Error>> {
+        let channel = channel.clone();
+        async move { self.store.remove_history(&channel).await }.boxed()
+    }
+}
+
+impl fmt::Debug for RedisBroker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisBroker").field("health", &self.health).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,42 @@
+//! The broker and the presence over Redis do what every one must.
+
+#![allow(dead_code, reason = "each test uses a part of the server")]
+
+mod server;
+
+use std::cell::Cell;
+
+use fanwire_node::Dispatcher;
+use fanwire_testkit::conformance;
+use server::Server;
+use tokio::task::LocalSet;
+
+#[tokio::test]
+async fn redis_broker() {
+    let server = Server::start().await;
+    suite(&server).await;
+}
+
+/// A server on which functions are not permitted.
+#[tokio::test]
+async fn redis_broker_with_scripts() {
+    let server = Server::start_with(&["--save", "", "--rename-command", "FUNCTION", ""]).await;
+    suite(&server).await;
+    assert!(server.calls("evalsha").await > 0 && server.calls("fcall").await == 0, "scripts were run");
+}
+
+async fn suite(server: &Server) {
+    let case = Cell::new(0);
+    let make = async |dispatcher| {
+        case.set(case.get() + 1);
+        fanwire_redis::start(&server.config(&format!("case{}", case.get())), dispatcher).expect("a good address").broker
+    };
+    LocalSet::new().run_until(conformance::broker(make)).await;
+}
+
+#[tokio::test]
+async fn redis_presence() {
+    let server = Server::start().await;
+    let redis = fanwire_redis::start(&server.config("fanwire"), Dispatcher::new(1)).expect("a good address");
+    conformance::presence(&redis.presence).await;
+}
