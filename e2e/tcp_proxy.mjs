@@ -10,13 +10,19 @@ export class TcpProxy {
   /** Listens on a free port and passes everything on to `port`. */
   static async to(port) {
     const proxy = new TcpProxy();
-    proxy.server = net.createServer((near) => proxy.#join(near, port)).listen(0, '127.0.0.1');
+    proxy.port = port;
+    proxy.server = net.createServer((near) => proxy.#join(near)).listen(0, '127.0.0.1');
     await once(proxy.server, 'listening');
     return proxy;
   }
 
   url(path = '/connection/websocket') {
     return `ws://127.0.0.1:${this.server.address().port}${path}`;
+  }
+
+  /** Leads new connections to another port. */
+  lead(port) {
+    this.port = port;
   }
 
   /** Kills every connection, without any goodbye. */
@@ -39,9 +45,9 @@ export class TcpProxy {
     this.server.close();
   }
 
-  #join(near, port) {
+  #join(near) {
     if (!this.#open) return near.resetAndDestroy();
-    const far = net.connect(port, '127.0.0.1');
+    const far = net.connect(this.port, '127.0.0.1');
     for (const [one, other] of [
       [near, far],
       [far, near],

@@ -59,6 +59,13 @@ enum End {
 }
 
 impl End {
+    const ALL: [Self; 6] =
+        [Self::Connect, Self::Disconnected, Self::Silent, Self::Overflow, Self::Unconfirmed, Self::Unsynced];
+
+    fn count(self) -> metrics::Counter {
+        metrics::counter!("fanwire_redis_reconnects_total", "reason" => self.name())
+    }
+
     fn name(self) -> &'static str {
         match self {
             Self::Connect => "connect",
@@ -74,6 +81,7 @@ impl End {
 impl Subscriber {
     /// Connects, subscribes, receives; and again, for ever.
     pub(crate) async fn run(self) {
+        End::ALL.iter().for_each(|end| end.count().increment(0));
         let mut ceiling = BACKOFF.0;
         loop {
             let Err(end) = self.session().await;
@@ -81,7 +89,7 @@ impl Subscriber {
                 ceiling = BACKOFF.0;
             }
             self.health.down(end.name());
-            metrics::counter!("fanwire_redis_reconnects_total", "reason" => end.name()).increment(1);
+            end.count().increment(1);
             sleep(ceiling.mul_f64(random_share())).await;
             ceiling = (ceiling * 2).min(BACKOFF.1);
         }

@@ -78,7 +78,7 @@ impl Envelope {
         let proto::Envelope { body, stamp } = proto::Envelope::decode(bytes).map_err(|_| InvalidEnvelope)?;
         let broadcast = match body.ok_or(InvalidEnvelope)? {
             Body::Publication(publication) => {
-                let stamp = stamp.map(stamp_from_proto).transpose()?;
+                let stamp = stamp.as_ref().map(stamp_from_proto).transpose()?;
                 Broadcast::Publication(Arc::new(publication_from_proto(publication, stamp)?))
             }
             Body::Join(proto::Membership { channel, info }) => {
@@ -151,7 +151,7 @@ fn publication_from_proto(
     })
 }
 
-fn stamp_from_proto(stamp: proto::Stamp) -> Result<Stamp, InvalidEnvelope> {
+fn stamp_from_proto(stamp: &proto::Stamp) -> Result<Stamp, InvalidEnvelope> {
     if stamp.epoch.len() > Epoch::MAX_LEN {
         return Err(InvalidEnvelope);
     }

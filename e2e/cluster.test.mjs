@@ -1,0 +1,173 @@
+// Three gateways on one Redis server are one.
+
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { connect, createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, describe, test } from 'node:test';
+
+import { Inbox, serve, until } from './fanwire.mjs';
+import { ENCODINGS, newClient } from './sdk.mjs';
+import { TcpProxy } from './tcp_proxy.mjs';
+
+const NAMESPACES = `
+[client]
+insecure = true
+[[namespace]]
+name = ""
+[[namespace]]
+name = "chat"
+history_size = 100
+history_ttl = "1m"
+recovery = true
+presence = true
+`;
+
+describe('three gateways on one Redis server', () => {
+  let redis;
+  let gateways = [];
+
+  before(async () => {
+    redis = await startRedis();
+    const config = `[broker]\nkind = "redis"\nredis = { urls = ["redis://127.0.0.1:${redis.port}"] }\n${NAMESPACES}`;
+    gateways = await Promise.all([serve(config), serve(config), serve(config)]);
+    for (const gateway of gateways) await until('Redis carries', async () => (await health(gateway)).status === 'ready');
+  });
+
+  after(async () => {
+    await Promise.all(gateways.map((gateway) => gateway.stop()));
+    redis.stop();
+  });
+
+  for (const channel of ['news', 'chat:all']) {
+    test(`what is published on any of them arrives at all, once and in order: ${channel}`, async () => {
+      const clients = await Promise.all(gateways.map((gateway) => subscriber(gateway, channel)));
+      for (const [n, gateway] of gateways.entries()) await gateway.publish(channel, n);
+      for (const { inbox } of clients) {
+        await inbox.first((item) => item === 2, 'the last publication');
+        assert.deepEqual(inbox.items, [0, 1, 2]);
+      }
+      clients.forEach(({ client }) => client.disconnect());
+    });
+  }
+
+  test('a client that moves to another node continues where it stopped', async () => {
+    const channel = 'chat:moving';
+    const balancer = await TcpProxy.to(gateways[0].port);
+    const inbox = new Inbox();
+    const states = [];
+    const client = newClient(ENCODINGS.json, balancer.url());
+    const subscription = client.newSubscription(channel);
+    subscription.on('publication', ({ data }) => inbox.push(data));
+    subscription.on('subscribed', ({ wasRecovering, recovered }) => states.push([wasRecovering, recovered]));
+    subscription.subscribe();
+    client.connect();
+    await until('the client is subscribed', () => states.length === 1);
+    await gateways[1].publish(channel, 'seen');
+    await inbox.first((item) => item === 'seen');
+
+    balancer.cut();
+    for (const n of [1, 2, 3]) await gateways[n % 3].publish(channel, n);
+    balancer.lead(gateways[2].port);
+    balancer.mend();
+    await inbox.first((item) => item === 3, 'what was missed');
+    assert.deepEqual(inbox.items, ['seen', 1, 2, 3]);
+    assert.deepEqual(states[1], [true, true]);
+    client.disconnect();
+    balancer.close();
+  });
+
+  test('presence knows the clients of all nodes', async () => {
+    const clients = await Promise.all(gateways.map((gateway) => subscriber(gateway, 'chat:who')));
+    for (const gateway of gateways) {
+      const { num_clients } = await gateway.api('presence_stats', { channel: 'chat:who' });
+      assert.equal(num_clients, 3);
+    }
+    clients.forEach(({ client }) => client.disconnect());
+    await until('nobody is there', async () => (await gateways[0].api('presence_stats', { channel: 'chat:who' })).num_clients === 0);
+  });
+
+  test('subscriber connections that are cut are not noticed by clients', async () => {
+    const { client, inbox, ended } = await subscriber(gateways[0], 'chat:cut');
+    for (let n = 0; n < 200; n++) {
+      if (n % 50 === 25) await redis.ask('CLIENT', 'KILL', 'TYPE', 'pubsub');
+      await gateways[1].publish('chat:cut', n);
+    }
+    await inbox.first((item) => item === 199, 'the last publication');
+    assert.deepEqual(inbox.items, Array.from({ length: 200 }, (_, n) => n));
+    assert.deepEqual(ended, []);
+    client.disconnect();
+  });
+
+  test('a node that Redis does not reach says so, stays ready, and recovers', async () => {
+    const [gateway] = gateways;
+    redis.signal('SIGSTOP');
+    try {
+      await assert.rejects(gateway.publish('chat:stopped', 1), { code: 100 });
+      await until('the node is degraded', async () => (await health(gateway)).status === 'degraded');
+    } finally {
+      redis.signal('SIGCONT');
+    }
+    await until('the node is ready', async () => (await health(gateway)).status === 'ready');
+    await gateway.publish('chat:stopped', 2);
+  });
+});
+
+async function health(gateway) {
+  const answer = await fetch(`${gateway.ops}/health/ready`);
+  assert.equal(answer.status, 200);
+  return answer.json();
+}
+
+async function subscriber(gateway, channel) {
+  const inbox = new Inbox();
+  const ended = [];
+  const client = newClient(ENCODINGS.json, gateway.url());
+  const subscription = client.newSubscription(channel);
+  subscription.on('publication', ({ data }) => inbox.push(data));
+  subscription.on('subscribing', ({ code }) => subscribed && ended.push(code));
+  let subscribed = false;
+  subscription.on('subscribed', () => (subscribed = true));
+  subscription.subscribe();
+  client.connect();
+  await until('the client is subscribed', () => subscribed);
+  return { client, inbox, ended };
+}
+
+/** Starts a Redis server on a free port; it keeps nothing. */
+async function startRedis() {
+  const folder = mkdtempSync(join(tmpdir(), 'fanwire-e2e-'));
+  const port = await freePort();
+  const options = ['--bind', '127.0.0.1', '--port', `${port}`, '--dir', folder, '--save', ''];
+  const child = spawn('redis-server', options, { stdio: 'ignore' });
+  let failed = null;
+  child.on('error', (error) => (failed = error));
+  const killed = () => child.kill('SIGKILL');
+  process.on('exit', killed);
+  const ask = (...words) =>
+    new Promise((resolve, reject) => {
+      const socket = connect(port, '127.0.0.1', () => socket.write(`${words.join(' ')}\r\n`));
+      socket.once('data', (data) => (resolve(`${data}`), socket.destroy()));
+      socket.once('error', reject);
+    });
+  await until('redis-server answers', async () => {
+    assert.equal(failed, null, 'redis-server does not start');
+    return ask('PING').catch(() => null);
+  });
+  const stop = () => {
+    process.off('exit', killed);
+    child.kill('SIGKILL');
+    rmSync(folder, { recursive: true });
+  };
+  return { port, ask, stop, signal: (name) => child.kill(name) };
+}
+
+async function freePort() {
+  const server = createServer();
+  await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const { port } = server.address();
+  await new Promise((resolve) => server.close(resolve));
+  return port;
+}
