@@ -165,7 +165,7 @@ impl Sequencer {
         }
         let rewound = top.as_ref().is_none_or(|top| top.epoch != before.epoch || top.offset < before.offset);
         let expected = match how {
-            Comparison::Suspicious => top.clone(),
+            Comparison::Suspicious => top,
             Comparison::Routine => std::mem::replace(&mut track.due, top),
         };
         if rewound || expected.is_some_and(|due| due.epoch == at.epoch && due.offset > at.offset) {
@@ -280,3 +280,6 @@ impl fmt::Debug for Sequencer {
         f.debug_struct("Sequencer").field("channels", &self.tracks.lock().channels.len()).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -30,10 +30,13 @@ pub struct RedisPresence {
 pub(crate) struct Registry {
     store: Arc<Store>,
     node: String,
-    mine: Mutex<HashMap<Channel, HashMap<Arc<str>, Arc<ClientInfo>>>>,
+    mine: Mutex<HashMap<Channel, Members>>,
     /// Members that may stand in Redis although they left.
     stale: Mutex<HashSet<(Channel, Arc<str>)>>,
 }
+
+/// A channel's clients by id.
+type Members = HashMap<Arc<str>, Arc<ClientInfo>>;
 
 /// How long a node's members outlive it, and how often it renews its lease.
 const LEASE: Duration = Duration::from_secs(12);
@@ -85,7 +88,7 @@ impl Registry {
     async fn rewrite(&self) -> Result<(), Error> {
         let all: Vec<_> = {
             let mine = self.mine.lock();
-            let members = |(channel, members): (&Channel, &HashMap<_, Arc<ClientInfo>>)| {
+            let members = |(channel, members): (&Channel, &Members)| {
                 members.values().map(|info| (channel.clone(), Arc::clone(info))).collect::<Vec<_>>()
             };
             mine.iter().flat_map(members).collect()
