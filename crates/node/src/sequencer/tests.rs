@@ -46,7 +46,7 @@ impl Bench {
     async fn outcome(&self) -> (Vec<u64>, usize) {
         sleep(Duration::from_secs(1)).await;
         let mut letters = VecDeque::new();
-        self.dispatcher.mailboxes()[0].take(&mut letters);
+        self.dispatcher.mailboxes()[0].swap(&mut letters);
         let (mut offsets, mut losses) = (Vec::new(), 0);
         for letter in letters {
             match letter {
