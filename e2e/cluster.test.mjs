@@ -8,7 +8,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 
-import { Inbox, serve, until } from './fanwire.mjs';
+import { Inbox, declaredMetrics, serve, until } from './fanwire.mjs';
 import { ENCODINGS, newClient } from './sdk.mjs';
 import { TcpProxy } from './tcp_proxy.mjs';
 
@@ -112,6 +112,14 @@ describe('three gateways on one Redis server', () => {
     }
     await until('the node is ready', async () => (await health(gateway)).status === 'ready');
     await gateway.publish('chat:stopped', 2);
+  });
+
+  test('what only Redis has to tell is measured', async () => {
+    const metrics = await gateways[0].metrics();
+    const { redis: declared } = declaredMetrics();
+    assert.ok(declared.length >= 4, declared.join());
+    for (const name of declared) assert.ok(metrics.samples.some((sample) => sample.name === name), `${name} has no sample`);
+    assert.ok(metrics.sum('fanwire_redis_reconnects_total') > 0);
   });
 });
 

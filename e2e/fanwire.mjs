@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { createHmac } from 'node:crypto';
 import { once } from 'node:events';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import net from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -141,6 +141,20 @@ export class Metrics {
     const some = this.samples.filter((sample) => sample.name === name && sample.value !== 0);
     return Object.fromEntries(some.map((sample) => [sample.labels[label], sample.value]));
   }
+}
+
+/** The names of all metrics the sources declare: those every gateway has, and those of one with Redis. */
+export function declaredMetrics() {
+  const crates = fileURLToPath(new URL('../crates', import.meta.url));
+  const declared = { memory: [], redis: [] };
+  for (const path of readdirSync(crates, { recursive: true })) {
+    if (!/^[^/]+\/src\/.*\.rs$/.test(path)) continue;
+    const kind = path.startsWith('redis/') || path === 'node/src/sequencer.rs' ? 'redis' : 'memory';
+    const source = readFileSync(join(crates, path), 'utf8');
+    const names = source.matchAll(/describe_(?:counter|gauge|histogram)!\(\s*"([^"]+)"/g);
+    declared[kind].push(...[...names].map(([, name]) => name));
+  }
+  return declared;
 }
 
 /** Keeps everything that was pushed, and lets tests wait for it. */

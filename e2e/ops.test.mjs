@@ -2,15 +2,14 @@
 
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import { fileURLToPath } from 'node:url';
 
 import WebSocket from 'ws';
 
-import { BINARY, Inbox, environment, record, run, serve, until, within } from './fanwire.mjs';
+import { BINARY, Inbox, declaredMetrics, environment, record, run, serve, until, within } from './fanwire.mjs';
 import { RawWebSocket, TEXT, frame } from './raw_websocket.mjs';
 import { ENCODINGS, newClient } from './sdk.mjs';
 
@@ -224,7 +223,7 @@ describe('metrics', () => {
     assert.ok(metrics.sum('process_resident_memory_bytes') > 0);
 
     // By the sources, for the exporter leaves out what was declared and never made.
-    const declared = declaredMetrics();
+    const declared = declaredMetrics().memory;
     assert.ok(declared.length > 20, declared.join());
     const sampled = (name) =>
       metrics.samples.some(
@@ -250,13 +249,4 @@ describe('metrics', () => {
       return left.every((value) => value === 0);
     });
   });
-
-  function declaredMetrics() {
-    const crates = fileURLToPath(new URL('../crates', import.meta.url));
-    const sources = readdirSync(crates, { recursive: true }).filter((path) => /^[^/]+\/src\/.*\.rs$/.test(path));
-    const declarations = sources.flatMap((path) => [
-      ...readFileSync(join(crates, path), 'utf8').matchAll(/describe_(?:counter|gauge|histogram)!\(\s*"([^"]+)"/g),
-    ]);
-    return declarations.map(([, name]) => name);
-  }
 });
