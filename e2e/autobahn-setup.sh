@@ -97,13 +97,14 @@ install_site() {
     python3 -m venv "$dir/bootstrap"
     "$dir/bootstrap/bin/pip" download --quiet --no-deps --only-binary :all: --python-version 2.7 --implementation py \
         --abi none --platform any --dest "$dir/bootstrap" pip==20.3.4 setuptools==44.1.1 wheel==0.37.1
-    local wheels=("$dir"/bootstrap/*.whl)
-    (
-        IFS=:
-        export PYTHONPATH="${wheels[*]}" PYTHONWARNINGS=ignore PIP_DISABLE_PIP_VERSION_CHECK=1
+    # Unpacked: from within a wheel, pip cannot build a package that comes as source with a pyproject.toml.
+    local wheel
+    for wheel in "$dir"/bootstrap/*.whl; do
+        python3 -m zipfile -e "$wheel" "$dir/bootstrap/python2"
+    done
+    PYTHONPATH=$dir/bootstrap/python2 PYTHONWARNINGS=ignore PIP_DISABLE_PIP_VERSION_CHECK=1 \
         "$python" -m pip --no-python-version-warning install --quiet --no-deps --no-warn-script-location \
-            --prefer-binary --no-build-isolation --target "$dir/site" --requirement "$requirements"
-    )
+        --prefer-binary --no-build-isolation --target "$dir/site" --requirement "$requirements"
     rm -rf "$dir/bootstrap"
 }
 
