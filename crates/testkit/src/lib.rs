@@ -3,11 +3,13 @@
 //! - [`harness`]: one node on the current thread, on a paused clock, with fake connections
 //! - [`transcript`]: conversations written down in text files, played against a protocol
 //! - [`conformance`]: what every broker and every presence must do
+//! - [`oracle`]: what subscribers saw against what was published
 //! - [`FakeSocket`], [`TokenBook`], [`FaultyBroker`], [`Probe`]: the parts the harness is made of
 
 pub mod conformance;
 mod faults;
 pub mod harness;
+pub mod oracle;
 mod probe;
 mod socket;
 mod tokens;
