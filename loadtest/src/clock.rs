@@ -34,6 +34,14 @@ pub(crate) fn pause(span: Duration) {
         nanosleep(&timespec(span));
 }
 
+/// Keeps the processor busy for `span`.
+pub(crate) fn spin(span: Duration) {
+    let end = Deadline::after(span);
+    while !end.passed() {
+        std::hint::spin_loop();
+    }
+}
+
 /// The kernel's form of a duration.
 pub(crate) fn timespec(span: Duration) -> Timespec {
     Timespec { tv_sec: i64::try_from(span.as_secs()).unwrap_or(i64::MAX), tv_nsec: i64::from(span.subsec_nanos()) }

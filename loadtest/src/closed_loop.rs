@@ -212,7 +212,7 @@ mod tests {
     /// A loop over two subscribers with a window of 3, and the server's ends of its sockets.
     fn two_subscribers() -> (ClosedLoop, Vec<TcpStream>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let mut mux = Mux::new().unwrap();
+        let mut mux = Mux::new(crate::mux::Idle::Sleep).unwrap();
         let mut servers = Vec::new();
         for _ in 0..3 {
             let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();

@@ -13,7 +13,7 @@ use crate::closed_loop::{CHANNEL, ClosedLoop};
 use crate::error::Error;
 use crate::limit::{self, LimitRun, warm_up};
 use crate::meter::{self, Machine};
-use crate::mux::Mux;
+use crate::mux::{Idle, Mux};
 use crate::report;
 use crate::sample::Figures;
 use crate::server::Server;
@@ -109,7 +109,7 @@ fn limit_plan(args: &FanoutArgs, run: &FanoutRun) -> limit::Plan {
 }
 
 fn measure(server: &Server, args: &FanoutArgs, window: u32) -> Result<FanoutRun, Error> {
-    let mut mux = Mux::new()?;
+    let mut mux = Mux::new(Idle::Spin)?;
     client::open(&mut mux, &server.endpoint, args.subscribers, |_| Some(CHANNEL.to_owned()))?;
     client::open(&mut mux, &server.endpoint, 1, |_| None)?;
     let mut circle = ClosedLoop::new(mux, args.subscribers, args.payload, window);

@@ -10,7 +10,7 @@ use crate::clock::Deadline;
 use crate::error::Error;
 use crate::frames::payload;
 use crate::meter::{self, Machine, Memory};
-use crate::mux::Mux;
+use crate::mux::{Idle, Mux};
 use crate::report;
 use crate::server::Server;
 
@@ -59,13 +59,13 @@ fn measure(server: &Server, args: &IdleArgs) -> Result<IdleRun, Error> {
     let Some(pid) = server.pid else {
         return Err(Error::Setup("a gateway that runs already needs --pid to read its memory".to_owned()));
     };
-    let mut publisher = Mux::new()?;
+    let mut publisher = Mux::new(Idle::Sleep)?;
     warm(server, &mut publisher)?;
     let before = meter::memory(pid)?;
 
     report::progress(format_args!("opening {} connections", args.connections));
     let cpu = meter::cpu_nanoseconds(pid)?;
-    let mut mux = Mux::new()?;
+    let mut mux = Mux::new(Idle::Sleep)?;
     client::open(&mut mux, &server.endpoint, args.connections, |number| Some(channel(number % args.channels)))?;
     let cpu = meter::cpu_nanoseconds(pid)? - cpu;
     let connected = meter::memory(pid)?;
@@ -100,7 +100,7 @@ fn measure(server: &Server, args: &IdleArgs) -> Result<IdleRun, Error> {
 /// it sets up at the first use are no part of the difference. The last session stays: it publishes
 /// later.
 fn warm(server: &Server, publisher: &mut Mux) -> Result<(), Error> {
-    let mut mux = Mux::new()?;
+    let mut mux = Mux::new(Idle::Sleep)?;
     client::open(&mut mux, &server.endpoint, 1, |_| Some(channel(0)))?;
     client::open(publisher, &server.endpoint, 1, |_| None)?;
     publisher.send(0, &publish_frame(1, &channel(0), &payload(1, 64)))?;

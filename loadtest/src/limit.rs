@@ -6,8 +6,8 @@
 
 pub(crate) mod sender;
 
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::SocketAddr;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use crate::client;
 use crate::clock::Deadline;
 use crate::error::{Context as _, Error};
 use crate::meter::{self, Machine};
-use crate::mux::Mux;
+use crate::mux::{Idle, Mux};
 use crate::report;
 use crate::sample::{Figures, Own, Sample};
 
@@ -69,9 +69,11 @@ pub(crate) struct LimitRun {
 /// Also if this side counted other than the sender sent: then the counting itself is broken.
 pub(crate) fn measure(plan: &Plan, cores: CoreArgs) -> Result<LimitRun, Error> {
     let mut sender = Sender::start(plan, cores)?;
-    let mut mux = Mux::new()?;
+    let mut mux = Mux::new(Idle::Spin)?;
     for number in 0..plan.sockets {
-        mux.add(client::dial(sender.address, number)?, Vec::new())?;
+        let mut socket = client::dial(sender.address, number)?;
+        greet(&mut socket)?;
+        mux.add(socket, Vec::new())?;
     }
     sender.expect("ready")?;
     let pid = sender.child.id();
@@ -88,6 +90,18 @@ pub(crate) fn measure(plan: &Plan, cores: CoreArgs) -> Result<LimitRun, Error> {
     sender.drain(&mut mux, &mut count)?;
     let after = sample(&mux, count)?;
     Ok(LimitRun { wanted: plan.frames_per_write, figures: end.since(&start).with_frames_of(&after.since(&before)) })
+}
+
+/// The questions a client asks before it only listens: the upgrade and its commands.
+pub(crate) const QUESTIONS: usize = 3;
+
+/// Asks and hears answers as a client of the gateway does. The kernel acknowledges otherwise on a connection that has only
+/// listened from the start, at the reader's cost and not at the sender's: it would be another limit.
+fn greet(socket: &mut TcpStream) -> Result<(), Error> {
+    for _ in 0..QUESTIONS {
+        socket.write_all(b"?").and_then(|()| socket.read_exact(&mut [0])).context("greet the sender")?;
+    }
+    Ok(())
 }
 
 /// How long a load runs before a measurement of `span` begins.

@@ -3,7 +3,7 @@
 //! It talks to its parent in lines: it says `port N` and, when all sockets are there, `ready`; it is
 //! told `run F` (frames per write) and `stop`, and says `sent N`. It ends with its input.
 
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use crate::args::LimitSenderArgs;
 use crate::clock::timespec;
 use crate::error::{Context as _, Error};
 use crate::frames::{payload, server_text};
+use crate::limit::QUESTIONS;
 
 /// The `limit-sender` command.
 pub(crate) fn run(args: &LimitSenderArgs) -> Result<(), Error> {
@@ -61,8 +62,12 @@ const SEND_BUFFER: usize = 64 * 1024;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 fn accept(listener: &TcpListener) -> Result<TcpStream, Error> {
-    let (socket, _) = listener.accept().context("accept")?;
+    let (mut socket, _) = listener.accept().context("accept")?;
     socket.set_nodelay(true).context("set TCP_NODELAY")?;
+    socket.set_read_timeout(Some(PATIENCE)).context("set a timeout")?;
+    for _ in 0..QUESTIONS {
+        socket.read_exact(&mut [0]).and_then(|()| socket.write_all(b"!")).context("answer the reader")?;
+    }
     socket.set_nonblocking(true).context("set nonblocking")?;
     sockopt::set_socket_send_buffer_size(&socket, SEND_BUFFER).context("set SO_SNDBUF")?;
     Ok(socket)
