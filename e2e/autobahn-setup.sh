@@ -48,30 +48,13 @@ PYTHON
 
 # Unpacks Debian 11's Python 2.7 into the folder $1 and prints the path of a launcher for it.
 unpack_debian_python() {
-    local root=$1 mirror
-    mirror=$(debian_mirror)
-    if [[ -z $mirror ]]; then
-        echo "No Python 2.7 here, and no Debian mirror among apt's sources: set PYTHON27 to an interpreter." >&2
+    local root=$1
+    echo "Unpacking Debian 11's Python 2.7" >&2
+    if ! "$here/debian-unpack.sh" bullseye "$root" python2.7 python2.7-minimal python2.7-dev libpython2.7 \
+        libpython2.7-dev libpython2.7-minimal libpython2.7-stdlib libexpat1-dev libssl1.1 libffi7 >&2; then
+        echo "Set PYTHON27 to an interpreter." >&2
         return 1
     fi
-    echo "Unpacking Debian 11's Python 2.7" >&2
-
-    # An apt of its own: other sources, other lists, and a package database in which nothing is installed.
-    rm -rf "$root"
-    mkdir -p "$root"/apt/{lists,cache}/partial "$root/debs"
-    : >"$root/apt/status"
-    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror bullseye main" >"$root/apt/sources.list"
-    local apt=(apt-get -qq
-        -o "Dir::Etc::SourceList=$root/apt/sources.list" -o Dir::Etc::SourceParts=-
-        -o "Dir::State::Lists=$root/apt/lists" -o "Dir::State::status=$root/apt/status" -o "Dir::Cache=$root/apt/cache"
-        -o APT::Sandbox::User=root -o Acquire::Languages=none -o Acquire::Check-Valid-Until=false)
-    "${apt[@]}" update >&2
-    (cd "$root/debs" && "${apt[@]}" download python2.7 python2.7-minimal python2.7-dev libpython2.7 libpython2.7-dev \
-        libpython2.7-minimal libpython2.7-stdlib libexpat1-dev libssl1.1 libffi7 >&2)
-    local deb
-    for deb in "$root"/debs/*.deb; do
-        dpkg -x "$deb" "$root"
-    done
 
     local libraries
     libraries=$(dirname "$(find "$root/usr/lib" -name 'libssl.so.1.1' | head -n 1)")
@@ -82,12 +65,6 @@ exec "$root/usr/bin/python2.7" "\$@"
 LAUNCHER
     chmod +x "$root/python2.7"
     echo "$root/python2.7"
-}
-
-# Prints the address of the Debian archive this machine uses.
-debian_mirror() {
-    # shellcheck disable=SC2016  # apt expands it
-    apt-get indextargets --format '$(REPO_URI)' 2>/dev/null | grep -E '/debian/?$' | head -n 1
 }
 
 # Installs the pinned packages into $2/site with the interpreter $1, by the last pip that knows Python 2.7.

@@ -1,0 +1,124 @@
+// deploy/local-cluster.sh: a whole cluster with its balancer and its monitoring, as somebody who tries it out has it.
+
+import assert from 'node:assert/strict';
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { connect } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, describe, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+
+import { BINARY, Inbox, Metrics, run, until, within } from './fanwire.mjs';
+import { ENCODINGS, newClient } from './sdk.mjs';
+
+const SCRIPT = fileURLToPath(new URL('../deploy/local-cluster.sh', import.meta.url));
+const KEY = readFileSync(new URL('../deploy/secrets/api-key', import.meta.url), 'utf8').trim();
+const NODES = ['node1', 'node2', 'node3'];
+
+describe('a cluster of plain processes', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'fanwire-e2e-'));
+  const env = { CLUSTER_DIR: join(folder, 'cluster'), FANWIRE_BIN: BINARY };
+  const script = (...args) => run(SCRIPT, args, { env });
+  const port = (offset) => Number(env.CLUSTER_PORT) + offset;
+  const pid = (part) => Number(readFileSync(join(env.CLUSTER_DIR, 'pids', part), 'utf8').split(' ')[0]);
+
+  before(async () => {
+    for (let attempts = 0; ; attempts++) {
+      // Below the ports that systems give to outgoing connections. The script tells when one is taken.
+      env.CLUSTER_PORT = `${10_000 + Math.floor(Math.random() * 220) * 100}`;
+      const up = await script('up');
+      if (up.code === 0) break;
+      assert.ok(up.stderr.startsWith('taken on') && attempts < 10, up.stderr);
+    }
+  });
+
+  after(async () => {
+    await script('down');
+    rmSync(folder, { recursive: true });
+  });
+
+  test('clients of one address are on all nodes, get everything once, and survive the loss of a node', async (t) => {
+    const clients = await Promise.all(NODES.map(() => subscriber(t, `ws://127.0.0.1:${port(0)}/connection/websocket`)));
+    const connections = async (n) => (await metrics(port(21 + n))).sum('fanwire_connections');
+    assert.deepEqual(await Promise.all(NODES.map((_, n) => connections(n))), [1, 1, 1]);
+    for (let n = 0; n < 3; n++) await publish(port(10), n);
+    await Promise.all(clients.map(({ inbox }) => inbox.first((item) => item === 2)));
+
+    process.kill(pid('node2'), 'SIGKILL');
+    await until('its client is elsewhere', async () => (await connections(0)) + (await connections(2)) === 3);
+    await publish(port(10), 3);
+    await Promise.all(clients.map(({ inbox }) => inbox.first((item) => item === 3)));
+    for (const { inbox } of clients) assert.deepEqual(inbox.items, [0, 1, 2, 3]);
+    assert.deepEqual(clients.flatMap(({ recovered }) => recovered), [true], 'one client came back, and missed nothing');
+
+    const gone = await script('status');
+    assert.equal(gone.code, 1);
+    assert.match(gone.stdout, /^node2 +is gone$/m);
+    await until('Prometheus has seen it', () => asked(`up{job="fanwire",instance="127.0.0.1:${port(22)}"} == 0`));
+  });
+
+  test('a node that is restarted gets clients again', async (t) => {
+    const restarted = await script('restart', 'node2');
+    assert.equal(restarted.code, 0, restarted.stderr);
+    assert.equal((await script('status')).code, 0);
+    const url = `ws://127.0.0.1:${port(0)}/connection/websocket`;
+    await until('it has one', async () => {
+      await subscriber(t, url);
+      return (await metrics(port(22))).sum('fanwire_connections') > 0;
+    });
+    assert.equal((await script('up')).code, 1, 'one cluster at a time');
+  });
+
+  test('nothing is left when it is down', async () => {
+    const pids = ['redis', ...NODES, 'haproxy', 'prometheus'].map(pid);
+    const down = await script('down');
+    assert.equal(down.code, 0, down.stderr);
+    assert.ok(!existsSync(env.CLUSTER_DIR));
+    // Where nobody collects orphans, as in some containers, those that have ended stay as zombies.
+    const { stdout } = await run('ps', ['-o', 'stat=', '-p', pids.join()]);
+    assert.match(stdout, /^(\s*Z\S*\n)*$/);
+    for (const offset of [0, 10, 30, 40, 50]) assert.ok(!(await listens(port(offset))), `port ${port(offset)}`);
+  });
+
+  async function asked(query) {
+    const answer = await fetch(`http://127.0.0.1:${port(40)}/api/v1/query?query=${encodeURIComponent(query)}`);
+    return (await answer.json()).data.result.length > 0;
+  }
+});
+
+async function subscriber(t, url) {
+  const inbox = new Inbox();
+  const recovered = [];
+  const client = newClient(ENCODINGS.json, url);
+  t.after(() => client.disconnect());
+  const subscription = client.newSubscription('chat:all');
+  subscription.on('publication', ({ data }) => inbox.push(data));
+  subscription.on('subscribed', (context) => context.wasRecovering && recovered.push(context.recovered));
+  subscription.subscribe();
+  client.connect();
+  await within(subscription.ready(), 'the subscription');
+  return { inbox, recovered };
+}
+
+async function publish(port, data) {
+  const body = JSON.stringify({ channel: 'chat:all', data });
+  const answer = await fetch(`http://127.0.0.1:${port}/api/publish`, {
+    method: 'POST',
+    headers: { 'X-API-Key': KEY },
+    body,
+  });
+  assert.ok((await answer.json()).result);
+}
+
+async function metrics(port) {
+  const answer = await fetch(`http://127.0.0.1:${port}/metrics`);
+  return new Metrics(await answer.text());
+}
+
+function listens(port) {
+  return new Promise((resolve) => {
+    const socket = connect(port, '127.0.0.1');
+    socket.on('connect', () => (socket.destroy(), resolve(true)));
+    socket.on('error', () => resolve(false));
+  });
+}
