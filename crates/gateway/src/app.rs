@@ -129,7 +129,10 @@ type Carrier = (Box<dyn Broker>, Box<dyn Presence>, Option<fanwire_redis::Health
 fn carrier(config: &Config, dispatcher: &Arc<Dispatcher>) -> Result<Carrier, Error> {
     let dispatcher = Arc::clone(dispatcher);
     match config.broker.kind {
-        BrokerKind::Memory => Ok((Box::new(MemoryBroker::new(dispatcher)), Box::new(MemoryPresence::default()), None)),
+        BrokerKind::Memory => {
+            let presence = MemoryPresence::new(Arc::clone(&dispatcher));
+            Ok((Box::new(MemoryBroker::new(dispatcher)), Box::new(presence), None))
+        }
         BrokerKind::Redis => {
             let redis = fanwire_redis::start(&config.broker.redis, dispatcher)?;
             Ok((Box::new(redis.broker), Box::new(redis.presence), Some(redis.health)))

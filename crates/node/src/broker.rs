@@ -5,9 +5,9 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use std::sync::Arc;
 
-use fanwire_wire::{Broadcast, Channel, Position, Publication};
+use fanwire_wire::{Channel, Position, Publication};
 
-/// Carries broadcasts between nodes and keeps the history of channels.
+/// Carries publications between nodes and keeps the history of channels.
 ///
 /// A broker hands everything it receives to the [`Dispatcher`](crate::Dispatcher) it was made with,
 /// per channel in one order that is the same on all nodes. Delivery happens only on this way back:
@@ -17,9 +17,6 @@ pub trait Broker: Send + Sync + 'static {
     ///
     /// The broker sets `stamp`; whatever stands there is ignored.
     fn publish(&self, publication: Publication, options: PublishOptions) -> BoxFuture<'_, Result<Published, Error>>;
-
-    /// Carries a join or leave: delivered like a publication, kept nowhere.
-    fn announce(&self, broadcast: Broadcast) -> BoxFuture<'_, Result<(), Error>>;
 
     /// Starts to receive `channel`; resolves when everything published from then on arrives.
     ///

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::broker::Retention;
 use crate::config::duration;
+use crate::presence::Per;
 
 /// One `[[namespace]]`: the options of every channel `name:…`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -22,6 +23,8 @@ pub struct Namespace {
     pub join_leave: bool,
     /// Whether joins and leaves are announced to every subscriber. Default: false.
     pub force_join_leave: bool,
+    /// What joins and leaves are announced for. Default: "connection".
+    pub join_leave_per: Per,
     /// The most publications a channel keeps; 0 keeps none. Default: 0.
     pub history_size: usize,
     /// How long a publication is kept. Default: 0s.
@@ -50,6 +53,7 @@ impl Default for Namespace {
             presence: false,
             join_leave: false,
             force_join_leave: false,
+            join_leave_per: Per::Connection,
             history_size: 0,
             history_ttl: Duration::ZERO,
             recovery: false,

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 
 use crate::hub::LocalChannel;
+use crate::presence::Per;
 
 /// A subscription, from the moment it is asked for to the moment it is left.
 pub(crate) struct Subscription {
@@ -41,8 +42,8 @@ pub(crate) enum Phase {
 pub(crate) struct Terms {
     pub(crate) origin: Origin,
     pub(crate) presence: bool,
-    /// Its joining and leaving is announced.
-    pub(crate) announced: bool,
+    /// Its joining and leaving is announced, for this.
+    pub(crate) announced: Option<Per>,
     /// It receives the joins and leaves of others.
     pub(crate) hears_joins: bool,
     pub(crate) recoverable: bool,

@@ -46,8 +46,8 @@ fn node(config: Config, authorizer: Box<dyn Authorizer>) -> Arc<Node> {
     Node::new(Parts {
         config,
         dispatcher: Arc::clone(&dispatcher),
-        broker: Box::new(MemoryBroker::new(dispatcher)),
-        presence: Box::new(MemoryPresence::default()),
+        broker: Box::new(MemoryBroker::new(Arc::clone(&dispatcher))),
+        presence: Box::new(MemoryPresence::new(dispatcher)),
         authorizer,
     })
 }

@@ -1,6 +1,8 @@
 //! The memory broker and presence do what every one must.
 
-use fanwire_node::{MemoryBroker, MemoryPresence};
+use std::sync::Arc;
+
+use fanwire_node::{Dispatcher, MemoryBroker, MemoryPresence};
 use fanwire_testkit::conformance;
 use tokio::task::LocalSet;
 
@@ -12,5 +14,10 @@ fn memory_broker() {
 
 #[tokio::test]
 async fn memory_presence() {
-    conformance::presence(&MemoryPresence::default()).await;
+    let make = async |dispatcher: Arc<Dispatcher>| {
+        let broker = MemoryBroker::new(Arc::clone(&dispatcher));
+        let pair: conformance::Pair = (Box::new(broker), Arc::new(MemoryPresence::new(dispatcher)));
+        pair
+    };
+    LocalSet::new().run_until(conformance::presence(make)).await;
 }

@@ -33,8 +33,8 @@ fn one_order_for_all_workers() {
     let node = Node::new(Parts {
         config: open_config(Namespace { history_size: 10_000, ..Namespace::open("") }),
         dispatcher: Arc::clone(&dispatcher),
-        broker: Box::new(MemoryBroker::new(dispatcher)),
-        presence: Box::new(MemoryPresence::default()),
+        broker: Box::new(MemoryBroker::new(Arc::clone(&dispatcher))),
+        presence: Box::new(MemoryPresence::new(dispatcher)),
         authorizer: Box::new(TokenBook),
     });
     let (ready, mut are_ready) = mpsc::channel(WORKERS);

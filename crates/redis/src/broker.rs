@@ -7,8 +7,7 @@ use std::time::Duration;
 use fanwire_node::broker::{Error, History, HistoryQuery, PublishOptions, Published};
 use fanwire_node::sequencer::Comparison;
 use fanwire_node::{Broker, Sequencer};
-use fanwire_wire::cluster::Envelope;
-use fanwire_wire::{Broadcast, Channel, Publication};
+use fanwire_wire::{Channel, Publication};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::time::timeout;
@@ -31,14 +30,6 @@ pub struct RedisBroker {
 impl Broker for RedisBroker {
     fn publish(&self, publication: Publication, options: PublishOptions) -> BoxFuture<'_, Result<Published, Error>> {
         async move { self.store.publish(publication, &options).await }.boxed()
-    }
-
-    fn announce(&self, broadcast: Broadcast) -> BoxFuture<'_, Result<(), Error>> {
-        async move {
-            let name = self.store.keys.channel(broadcast.channel());
-            self.store.send(&name, &Envelope::Broadcast(broadcast).encode()).await
-        }
-        .boxed()
     }
 
     fn subscribe(&self, channel: &Channel) -> BoxFuture<'_, Result<(), Error>> {

@@ -1,5 +1,5 @@
 -- What Redis does for Fanwire, each in one step. Loaded as a library of functions, or run as scripts where those are not
--- permitted. The number in the library's name changes with every change below.
+-- permitted. The number in the library's name changes with every change here and in presence/functions.lua.
 
 -- The incarnation of the server that executes this. A library keeps it until the server restarts.
 local run = nil

@@ -44,14 +44,39 @@ impl Keys {
         format!("{}:result:{channel}{{{key}", self.prefix)
     }
 
-    /// The members of a channel.
-    pub(crate) fn presence(&self, channel: &Channel) -> String {
-        format!("{}:presence:{channel}", self.prefix)
+    /// Who is listed in a channel.
+    pub(crate) fn members(&self, channel: &Channel) -> String {
+        format!("{}:members:{channel}", self.prefix)
     }
 
-    /// Exists as long as a node answers for its members.
-    pub(crate) fn lease(&self, node: &str) -> String {
-        format!("{}:lease:{node}", self.prefix)
+    /// How many of each user's connections are listed in a channel.
+    pub(crate) fn users(&self, channel: &Channel) -> String {
+        format!("{}:users:{channel}", self.prefix)
+    }
+
+    /// How many of each user's connections are announced per user in a channel.
+    pub(crate) fn joined(&self, channel: &Channel) -> String {
+        format!("{}:joined:{channel}", self.prefix)
+    }
+
+    /// The nodes' signs of life.
+    pub(crate) fn signs(&self) -> String {
+        format!("{}:signs", self.prefix)
+    }
+
+    /// The nodes' seals.
+    pub(crate) fn fence(&self) -> String {
+        format!("{}:fence", self.prefix)
+    }
+
+    /// The clients a node answers for.
+    pub(crate) fn index(&self, node: &str) -> String {
+        format!("{}:index:{node}", self.prefix)
+    }
+
+    /// Exists for a while after a node was condemned.
+    pub(crate) fn condemned(&self, node: &str) -> String {
+        format!("{}:condemned:{node}", self.prefix)
     }
 }
 

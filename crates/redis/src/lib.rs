@@ -5,7 +5,7 @@
 //!
 //! - `commands`: the shared connection for commands; `functions`: what runs inside of Redis
 //! - `wishes`: which channels are wanted and confirmed; [`Health`]: whether anything arrives
-//! - [`RedisPresence`]: who is where
+//! - [`RedisPresence`]: who is where; a node answers for its own clients (`registry`) as long as it gives signs of life (`lease`)
 
 mod broker;
 mod commands;
@@ -19,6 +19,7 @@ mod subscriber;
 mod wishes;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use fanwire_node::{Dispatcher, Sequencer};
 use redis::{Client, IntoConnectionInfo, ProtocolVersion, RedisResult};
@@ -50,6 +51,16 @@ pub type Error = redis::RedisError;
 ///
 /// If the address makes no sense.
 pub fn start(config: &Config, dispatcher: Arc<Dispatcher>) -> Result<Redis, Error> {
+    start_with_renewal(config, dispatcher, presence::RENEWAL)
+}
+
+/// The same with another time between two signs of life, for tests: a node that gives none for five of them is taken for
+/// dead.
+///
+/// # Errors
+///
+/// As there.
+pub fn start_with_renewal(config: &Config, dispatcher: Arc<Dispatcher>, renewal: Duration) -> Result<Redis, Error> {
     let client = client(config.urls.first().map_or("", |url| url))?;
     let node = keys::random_word();
     let store = Arc::new(store::Store {
@@ -76,9 +87,8 @@ pub fn start(config: &Config, dispatcher: Arc<Dispatcher>) -> Result<Redis, Erro
         node: node.clone(),
         timeout: config.timeout,
     };
-    let registry = Arc::new(presence::Registry::new(Arc::clone(&store), node));
+    let presence = RedisPresence::start(Arc::clone(&store), node, config.timeout, renewal);
     let tasks = Tasks(vec![tokio::spawn(subscriber.run()), tokio::spawn(health.clone().report())]);
-    let renewal = Tasks(vec![tokio::spawn(Arc::clone(&registry).renew())]);
     Ok(Redis {
         broker: RedisBroker {
             store,
@@ -88,7 +98,7 @@ pub fn start(config: &Config, dispatcher: Arc<Dispatcher>) -> Result<Redis, Erro
             timeout: config.timeout,
             _tasks: tasks,
         },
-        presence: RedisPresence { registry, _tasks: renewal },
+        presence,
         health,
     })
 }

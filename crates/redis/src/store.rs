@@ -140,6 +140,6 @@ fn millis(duration: Duration) -> Bytes {
     duration.as_millis().to_string().into()
 }
 
-fn unexpected() -> Error {
+pub(crate) fn unexpected() -> Error {
     Error::Unavailable("unexpected answer from Redis".into())
 }

@@ -5,6 +5,7 @@
 mod server;
 
 use std::cell::Cell;
+use std::sync::Arc;
 
 use fanwire_node::Dispatcher;
 use fanwire_testkit::conformance;
@@ -37,6 +38,23 @@ async fn suite(server: &Server) {
 #[tokio::test]
 async fn redis_presence() {
     let server = Server::start().await;
-    let redis = fanwire_redis::start(&server.config("fanwire"), Dispatcher::new(1)).expect("a good address");
-    conformance::presence(&redis.presence).await;
+    presence_suite(&server).await;
+}
+
+#[tokio::test]
+async fn redis_presence_with_scripts() {
+    let server = Server::start_with(&["--save", "", "--rename-command", "FUNCTION", ""]).await;
+    presence_suite(&server).await;
+    assert!(server.calls("evalsha").await > 0 && server.calls("fcall").await == 0, "scripts were run");
+}
+
+async fn presence_suite(server: &Server) {
+    let make = async |prefix: &str, dispatcher: Arc<Dispatcher>| {
+        let redis = fanwire_redis::start(&server.config(prefix), dispatcher).expect("a good address");
+        let pair: conformance::Pair = (Box::new(redis.broker), Arc::new(redis.presence));
+        pair
+    };
+    let local = LocalSet::new();
+    local.run_until(conformance::presence(async |dispatcher| make("one", dispatcher).await)).await;
+    local.run_until(conformance::presence_of_two(async |dispatcher| make("two", dispatcher).await)).await;
 }

@@ -7,4 +7,4 @@ mod broker;
 mod presence;
 
 pub use broker::broker;
-pub use presence::presence;
+pub use presence::{Pair, presence, presence_of_two};

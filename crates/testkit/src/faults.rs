@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use fanwire_node::Broker;
 use fanwire_node::broker::{Error, History, HistoryQuery, PublishOptions, Published};
-use fanwire_wire::{Broadcast, Channel, Publication};
+use fanwire_wire::{Channel, Publication};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
@@ -143,14 +143,6 @@ impl Broker for FaultyBroker {
             let published = self.inner.publish(publication, options).await;
             self.faults.after(Hold::No).await;
             published
-        }
-        .boxed()
-    }
-
-    fn announce(&self, broadcast: Broadcast) -> BoxFuture<'_, Result<(), Error>> {
-        async move {
-            self.faults.before(Hold::No).await?;
-            self.inner.announce(broadcast).await
         }
         .boxed()
     }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use fanwire_node::protocol::{Opening, Rejection};
 use fanwire_node::{
     Broker, Client, ClientConfig, ClientGuard, Config, ConnectRequest, Dispatcher, Failure, MemoryBroker,
-    MemoryPresence, Namespace, Node, Parts, Protocol, SubscribeRequest, Subscribed, Worker,
+    MemoryPresence, Namespace, Node, Parts, Presence, Protocol, SubscribeRequest, Subscribed, Worker,
 };
 use fanwire_wire::{Disconnect, Message};
 use serde_json::Value;
@@ -88,13 +88,25 @@ impl Harness {
     /// The same with a broker that is made already, with this dispatcher of one worker.
     #[must_use]
     pub fn with_dispatcher(config: Config, dispatcher: Arc<Dispatcher>, broker: Box<dyn Broker>) -> Self {
+        let presence = Box::new(MemoryPresence::new(Arc::clone(&dispatcher)));
+        Self::with_presence(config, dispatcher, broker, presence)
+    }
+
+    /// The same with a presence that is made already, too.
+    #[must_use]
+    pub fn with_presence(
+        config: Config,
+        dispatcher: Arc<Dispatcher>,
+        broker: Box<dyn Broker>,
+        presence: Box<dyn Presence>,
+    ) -> Self {
         let faults = Faults::default();
         let broker = FaultyBroker::new(broker, faults.clone());
         let node = Node::new(Parts {
             config,
             dispatcher: Arc::clone(&dispatcher),
             broker: Box::new(broker),
-            presence: Box::new(MemoryPresence::default()),
+            presence,
             authorizer: Box::new(TokenBook),
         });
         let worker = Worker::start(&node, 0);

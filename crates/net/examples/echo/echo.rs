@@ -20,7 +20,7 @@ pub(crate) fn node(config: Config, workers: usize) -> Arc<Node> {
     Node::new(Parts {
         config,
         broker: Box::new(MemoryBroker::new(Arc::clone(&dispatcher))),
-        presence: Box::new(MemoryPresence::default()),
+        presence: Box::new(MemoryPresence::new(Arc::clone(&dispatcher))),
         authorizer: Box::new(NoTokens),
         dispatcher,
     })

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fanwire_wire::{Broadcast, Channel, Disconnect, Position, Refusal};
+use fanwire_wire::{Channel, Disconnect, Position, Refusal};
 use tokio::time::timeout;
 
 use super::lifecycle::overridden;
@@ -17,6 +17,7 @@ use crate::clock;
 use crate::config::ClientConfig;
 use crate::hub::{Audience, JoinGuard};
 use crate::namespace::RecoveryMode;
+use crate::presence::Per;
 use crate::subscription::{Origin, Phase, Subscription, Terms};
 
 /// A subscription somebody has a right to.
@@ -66,7 +67,7 @@ impl Client {
             terms: Terms {
                 origin: wanted.origin,
                 presence: options.presence,
-                announced: options.join_leave || options.force_join_leave,
+                announced: (options.join_leave || options.force_join_leave).then_some(options.join_leave_per),
                 hears_joins: options.force_join_leave || options.join_leave && wanted.join_leave,
                 recoverable: options.recovery,
                 positioned: options.recovery || options.positioning,
@@ -191,21 +192,22 @@ impl Client {
         let audience = if subscription.terms.hears_joins { Audience::JoinLeave } else { Audience::Publications };
         channel.activate(&subscription, &self.outlet, self.session.encoder(), audience);
         subscription.phase.set(Phase::Live);
-        if subscription.terms.announced {
+        if let Some(per) = subscription.terms.announced {
             let client = Rc::clone(self);
             let subscription = Rc::clone(&subscription);
-            tokio::task::spawn_local(async move { client.announce_join(&subscription).await });
+            tokio::task::spawn_local(async move { client.announce_join(&subscription, per).await });
         }
         Ok((channel.name.clone(), subscribed))
     }
 
     /// Announces a join behind the reply; a leave that came in between follows it.
-    async fn announce_join(&self, subscription: &Subscription) {
+    async fn announce_join(&self, subscription: &Subscription, per: Per) {
         let info = Arc::new(self.client_info(Some(subscription)));
-        let channel = &subscription.channel.name;
-        self.announce(Broadcast::Join(channel.clone(), Arc::clone(&info))).await;
+        if let Err(error) = self.worker.node().presence().announce(&subscription.channel.name, info, per).await {
+            self.broker_failed(&error);
+        }
         if subscription.phase.get() == Phase::Left {
-            self.announce(Broadcast::Leave(channel.clone(), info)).await;
+            self.farewell(subscription, Phase::Announced).await;
         } else {
             subscription.phase.set(Phase::Announced);
         }

@@ -1,9 +1,8 @@
 //! How subscriptions end.
 
 use std::rc::Rc;
-use std::sync::Arc;
 
-use fanwire_wire::{Broadcast, Channel, Unsubscribe};
+use fanwire_wire::{Channel, Unsubscribe};
 
 use super::Client;
 use crate::protocol::Event;
@@ -75,25 +74,12 @@ impl Client {
         was
     }
 
-    /// Takes the client out of a channel's presence and announces that it left: what a subscription that was
-    /// this far owes the others. A join that is still being announced answers itself.
+    /// Takes the client out of a channel's presence, which announces that it left: what a subscription that was this far
+    /// owes the others. A join that is still being announced answers itself.
     pub(super) async fn farewell(&self, subscription: &Subscription, was: Phase) {
-        let channel = &subscription.channel.name;
-        let node = self.worker.node();
-        if subscription.terms.presence
-            && matches!(was, Phase::Prepared | Phase::Live | Phase::Announced)
-            && let Err(error) = node.presence().remove(channel, &self.id()).await
+        if subscription.is_seen(was)
+            && let Err(error) = self.worker.node().presence().remove(&subscription.channel.name, &self.id()).await
         {
-            self.broker_failed(&error);
-        }
-        if was == Phase::Announced {
-            let info = Arc::new(self.client_info(Some(subscription)));
-            self.announce(Broadcast::Leave(channel.clone(), info)).await;
-        }
-    }
-
-    pub(super) async fn announce(&self, broadcast: Broadcast) {
-        if let Err(error) = self.worker.node().broker().announce(broadcast).await {
             self.broker_failed(&error);
         }
     }

@@ -110,15 +110,6 @@ impl Broker for MemoryBroker {
         .boxed()
     }
 
-    fn announce(&self, broadcast: Broadcast) -> BoxFuture<'_, Result<(), Error>> {
-        async move {
-            self.dispatcher.ready().await;
-            self.dispatcher.dispatch(&broadcast);
-            Ok(())
-        }
-        .boxed()
-    }
-
     fn subscribe(&self, _channel: &Channel) -> BoxFuture<'_, Result<(), Error>> {
         ready(Ok(())).boxed()
     }

@@ -42,27 +42,15 @@ pub async fn broker<B: Broker>(make: impl AsyncFn(Arc<Dispatcher>) -> B) {
     untouched_channels_have_a_position(&bench().await).await;
     skipping_the_history(&bench().await).await;
     one_key_is_applied_once(&bench().await).await;
-    joins_and_leaves_are_delivered_and_not_kept(&bench().await).await;
     a_channel_left_and_entered_again_arrives(&bench().await).await;
 }
 
 fn config() -> Config {
-    let base = Namespace { subscribe: Permission::Anyone, presence: true, join_leave: true, ..Namespace::default() };
-    let stream = Namespace {
-        name: "stream".into(),
-        history_size: SIZE,
-        history_ttl: TTL,
-        recovery: true,
-        join_leave: false,
-        ..base
-    };
+    let base = Namespace { subscribe: Permission::Anyone, ..Namespace::default() };
+    let stream = Namespace { name: "stream".into(), history_size: SIZE, history_ttl: TTL, recovery: true, ..base };
     let long = Namespace { name: "long".into(), history_size: 1000, history_ttl: TTL * 300, ..stream };
-    let mut config = open_config(Namespace { join_leave: false, ..base.clone() });
-    config.namespaces.extend([
-        stream,
-        long,
-        Namespace { name: "joins".into(), history_size: SIZE, history_ttl: TTL, ..base },
-    ]);
+    let mut config = open_config(base);
+    config.namespaces.extend([stream, long]);
     config
 }
 
@@ -269,23 +257,6 @@ async fn one_key_is_applied_once(bench: &Bench) {
     bench.node().publish(elsewhere).await.expect("published");
     let kept = bench.history("stream:b", HistoryRequest { limit: -1, ..HistoryRequest::default() }).await;
     assert_eq!(data(&kept), [json!(1)], "a key belongs to its channel");
-}
-
-async fn joins_and_leaves_are_delivered_and_not_kept(bench: &Bench) {
-    let subscriber = bench.subscriber("joins:a").await;
-    let own = bench.frames(&subscriber, 1).await;
-    assert_eq!(own[0], json!({"join": subscriber.client.id(), "channel": "joins:a"}));
-    let other = bench.subscriber("joins:a").await;
-    bench.publish("joins:a", json!(1)).await;
-    other.client.unsubscribe("joins:a").await;
-    bench.publish("joins:a", json!(2)).await;
-    let seen = bench.frames(&subscriber, 4).await;
-    let join = json!({"join": other.client.id(), "channel": "joins:a"});
-    let leave = json!({"leave": other.client.id(), "channel": "joins:a"});
-    let position = |frame: &Value| seen.iter().position(|seen| seen == frame);
-    assert!(position(&join).is_some() && position(&leave) > position(&join), "{seen:?}");
-    let kept = bench.history("joins:a", HistoryRequest { limit: -1, ..HistoryRequest::default() }).await;
-    assert_eq!(data(&kept), [json!(1), json!(2)]);
 }
 
 async fn a_channel_left_and_entered_again_arrives(bench: &Bench) {
