@@ -1,14 +1,10 @@
 // Three gateways on one Redis server are one.
 
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
-import { connect, createServer } from 'node:net';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 
 import { Inbox, declaredMetrics, serve, until } from './fanwire.mjs';
+import { startRedis } from './redis.mjs';
 import { ENCODINGS, newClient } from './sdk.mjs';
 import { TcpProxy } from './tcp_proxy.mjs';
 
@@ -142,40 +138,4 @@ async function subscriber(gateway, channel) {
   client.connect();
   await until('the client is subscribed', () => subscribed);
   return { client, inbox, ended };
-}
-
-/** Starts a Redis server on a free port; it keeps nothing. */
-async function startRedis() {
-  const folder = mkdtempSync(join(tmpdir(), 'fanwire-e2e-'));
-  const port = await freePort();
-  const options = ['--bind', '127.0.0.1', '--port', `${port}`, '--dir', folder, '--save', ''];
-  const child = spawn('redis-server', options, { stdio: 'ignore' });
-  let failed = null;
-  child.on('error', (error) => (failed = error));
-  const killed = () => child.kill('SIGKILL');
-  process.on('exit', killed);
-  const ask = (...words) =>
-    new Promise((resolve, reject) => {
-      const socket = connect(port, '127.0.0.1', () => socket.write(`${words.join(' ')}\r\n`));
-      socket.once('data', (data) => (resolve(`${data}`), socket.destroy()));
-      socket.once('error', reject);
-    });
-  await until('redis-server answers', async () => {
-    assert.equal(failed, null, 'redis-server does not start');
-    return ask('PING').catch(() => null);
-  });
-  const stop = () => {
-    process.off('exit', killed);
-    child.kill('SIGKILL');
-    rmSync(folder, { recursive: true });
-  };
-  return { port, ask, stop, signal: (name) => child.kill(name) };
-}
-
-async function freePort() {
-  const server = createServer();
-  await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const { port } = server.address();
-  await new Promise((resolve) => server.close(resolve));
-  return port;
 }

@@ -94,6 +94,12 @@ class Gateway {
     return new Metrics(await answer.text());
   }
 
+  /** Kills the gateway, without a word to anybody. */
+  async kill() {
+    this.child.kill('SIGKILL');
+    await within(this.exited, 'the end of the gateway');
+  }
+
   /** Tells the gateway to end, and checks that it does so properly. */
   async stop(signal = 'SIGTERM') {
     this.child.kill(signal);

@@ -230,6 +230,16 @@ impl Node {
         self.presence.stats(channel).await.map_err(|error| self.broker_failed(&error))
     }
 
+    /// Counts the connections of each of these users in a channel, in their order.
+    ///
+    /// # Errors
+    ///
+    /// Codes 100, 102 and 108.
+    pub async fn connections_of(&self, channel: &Channel, users: &[String]) -> Result<Vec<usize>, Refusal> {
+        self.knows_presence(channel)?;
+        self.presence.connections(channel, users).await.map_err(|error| self.broker_failed(&error))
+    }
+
     /// Subscribes a user's connections to a channel.
     ///
     /// # Errors

@@ -27,15 +27,41 @@ pub(crate) async fn presence(node: &Node, request: OfChannel) -> Result<Presence
     Ok(Presence { presence })
 }
 
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct PresenceStatsParams {
+    channel: String,
+    /// Users whose connections are counted as well.
+    users: Option<Vec<String>>,
+}
+
 #[derive(Debug, Serialize)]
 pub(crate) struct PresenceStats {
     num_clients: usize,
     num_users: usize,
+    /// How many connections each of those asked for has there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    users: Option<BTreeMap<String, usize>>,
 }
 
-pub(crate) async fn presence_stats(node: &Node, request: OfChannel) -> Result<PresenceStats, Fault> {
-    let stats = node.presence_stats(&channel(&request.channel)?).await?;
-    Ok(PresenceStats { num_clients: stats.clients, num_users: stats.users })
+/// The users one request may ask for.
+const MAX_USERS: usize = 1000;
+
+pub(crate) async fn presence_stats(node: &Node, request: PresenceStatsParams) -> Result<PresenceStats, Fault> {
+    let PresenceStatsParams { channel, users } = request;
+    let channel = self::channel(&channel)?;
+    if users.as_ref().is_some_and(|users| users.len() > MAX_USERS) {
+        return Err(Fault::bad(format!("more than {MAX_USERS} users")));
+    }
+    let stats = node.presence_stats(&channel).await?;
+    let users = match users {
+        Some(users) => {
+            let connections = node.connections_of(&channel, &users).await?;
+            Some(users.into_iter().zip(connections).collect())
+        }
+        None => None,
+    };
+    Ok(PresenceStats { num_clients: stats.clients, num_users: stats.users, users })
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -22,6 +22,16 @@ fn presence_names_everyone() {
         assert_eq!(result(api, "presence", json!({"channel": "empty"})).await, json!({"presence": {}}));
         let stats = result(api, "presence_stats", json!({"channel": "empty"})).await;
         assert_eq!(stats, json!({"num_clients": 0, "num_users": 0}));
+        let asked = json!({"channel": "room", "users": ["42", "7", "42"]});
+        let stats = result(api, "presence_stats", asked).await;
+        assert_eq!(stats, json!({"num_clients": 2, "num_users": 1, "users": {"42": 2, "7": 0}}));
+        let stats = result(api, "presence_stats", json!({"channel": "room", "users": []})).await;
+        assert_eq!(stats, json!({"num_clients": 2, "num_users": 1, "users": {}}));
+        let many: Vec<_> = (0..1001).map(|n| n.to_string()).collect();
+        assert_eq!(
+            error(api, "presence_stats", json!({"channel": "room", "users": many}), "more than 1000").await,
+            107
+        );
     });
 }
 
