@@ -10,9 +10,9 @@ mod report;
 mod segment;
 mod truth;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 
-pub use log::{At, Entry, Event, Figure, Log, Marker, Outcome, Published, Record, Seen, Stream, Trimmed};
+pub use log::{At, Entry, Event, Figure, Log, Marker, Outcome, Published, Record, Seen, Settled, Stream, Trimmed};
 pub use report::{Report, Rule, Violation};
 
 use plain::Plain;
@@ -62,8 +62,15 @@ struct Book<'a> {
 struct Channel<'a> {
     truth: Truth<'a>,
     plain: Plain<'a>,
-    events: BTreeMap<&'a str, Vec<&'a Event>>,
-    markers: Vec<u64>,
+    subscribers: BTreeMap<&'a str, Vec<Line<'a>>>,
+}
+
+/// What concerns one subscriber, in order.
+#[derive(Clone, Copy)]
+enum Line<'a> {
+    Event(&'a Event),
+    Marker(u64),
+    Settled(&'a At),
 }
 
 #[derive(Default)]
@@ -81,7 +88,7 @@ impl<'a> Book<'a> {
             Record::Published(published) => self.published(published, report),
             Record::Seen(Seen { subscriber, channel, event }) => {
                 let channel = self.channels.entry(channel).or_default();
-                channel.events.entry(subscriber).or_default().push(event);
+                channel.subscribers.entry(subscriber).or_default().push(Line::Event(event));
                 if let Event::Publication { at: Some(at), pub_id } = event
                     && let Err(contradiction) = channel.truth.learn(at, *pub_id, subscriber)
                 {
@@ -95,9 +102,8 @@ impl<'a> Book<'a> {
                 }
             }
             Record::Trimmed(Trimmed { channel, at }) => self.channels.entry(channel).or_default().truth.trimmed(at),
-            Record::Marker(Marker { channel, pub_id }) => {
-                self.channels.entry(channel).or_default().markers.push(*pub_id);
-            }
+            Record::Marker(Marker { channel, pub_id }) => self.tell_all(channel, Line::Marker(*pub_id)),
+            Record::Settled(Settled { channel, top }) => self.tell_all(channel, Line::Settled(top)),
             Record::Figure(figure) => {
                 if figure.at_most.is_some_and(|bound| figure.value.is_nan() || figure.value > bound) {
                     report.violation(Rule::Figure, || {
@@ -107,6 +113,11 @@ impl<'a> Book<'a> {
                 report.figures.push(figure.clone());
             }
         }
+    }
+
+    fn tell_all(&mut self, channel: &'a str, line: Line<'a>) {
+        let subscribers = &mut self.channels.entry(channel).or_default().subscribers;
+        subscribers.values_mut().for_each(|lines| lines.push(line));
     }
 
     fn published(&mut self, published: &'a Published, report: &mut Report) {
@@ -139,27 +150,35 @@ impl<'a> Book<'a> {
     }
 
     fn close(mut self, rules: &Rules, report: &mut Report) {
-        for (name, channel) in &mut self.channels {
+        for (name, channel) in &mut std::mem::take(&mut self.channels) {
             channel.truth.settle();
             report.acked_but_lost += channel.truth.acked_but_lost();
             once_in_the_stream(name, &channel.truth, &self.attempts, report);
-            for (subscriber, events) in &channel.events {
+            for (subscriber, lines) in &channel.subscribers {
                 let mut subscription = Subscription::new(format!("{subscriber} on {name}"), &channel.truth, rules);
-                for event in events {
-                    if let Event::Publication { pub_id, .. } = event {
-                        report.delivered += 1;
-                        if pub_id.is_none_or(|pub_id| !self.attempts.contains_key(&(*name, pub_id))) {
-                            report.phantom += 1;
-                            report.violation(Rule::NoPhantom, || format!("{subscriber} on {name} gets {event:?}"));
+                for line in lines {
+                    match line {
+                        Line::Event(event) => {
+                            self.check_publication(name, subscriber, event, report);
+                            channel.plain.see(subscriber, name, event, report);
+                            subscription.see(event, report);
                         }
+                        Line::Marker(pub_id) => subscription.expect(*pub_id),
+                        Line::Settled(top) => subscription.settle(top, report),
                     }
-                    channel.plain.see(subscriber, name, event, report);
-                    subscription.see(event, report);
                 }
                 subscription.end(report);
-                missed_markers(name, subscriber, events, &channel.markers, report);
             }
             channel.plain.end(name, report);
+        }
+    }
+
+    fn check_publication(&self, name: &'a str, subscriber: &str, event: &Event, report: &mut Report) {
+        let Event::Publication { pub_id, .. } = event else { return };
+        report.delivered += 1;
+        if pub_id.is_none_or(|pub_id| !self.attempts.contains_key(&(name, pub_id))) {
+            report.phantom += 1;
+            report.violation(Rule::NoPhantom, || format!("{subscriber} on {name} gets {event:?}"));
         }
     }
 }
@@ -181,18 +200,5 @@ fn once_in_the_stream(
         if allowed > 0 && places.len() > allowed {
             report.violation(Rule::Idempotency, || format!("{name}: {pub_id} stands at {places:?}"));
         }
-    }
-}
-
-/// Whoever is live at the end has seen what was published when all was well.
-fn missed_markers(name: &str, subscriber: &str, events: &[&Event], markers: &[u64], report: &mut Report) {
-    let live = matches!(events.last(), Some(Event::Subscribed { .. } | Event::Publication { .. }));
-    let seen = events.iter().filter_map(|event| match event {
-        Event::Publication { pub_id, .. } => *pub_id,
-        _ => None,
-    });
-    let seen: HashSet<u64> = seen.collect();
-    for marker in markers.iter().filter(|marker| live && !seen.contains(marker)) {
-        report.violation(Rule::Convergence, || format!("{subscriber} on {name} is deaf: {marker} did not arrive"));
     }
 }

@@ -2,7 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests may panic like tests")]
 
 use fanwire_testkit::oracle::{
-    At, Entry, Event, Figure, Log, Marker, Outcome, Published, Record, Report, Rule, Rules, Seen, Stream, Trimmed,
+    At, Entry, Event, Figure, Log, Marker, Outcome, Published, Record, Report, Rule, Rules, Seen, Settled, Stream,
+    Trimmed,
 };
 
 #[test]
@@ -89,6 +90,10 @@ fn mutated_logs_are_found() {
         }),
         ("a marker that does not arrive", Rule::Convergence, |records| {
             records.push(Record::Marker(Marker { channel: "c".into(), pub_id: 7 }));
+        }),
+        ("settled elsewhere", Rule::Convergence, |records| {
+            let settled = Settled { channel: "c".into(), top: at("e", 6) };
+            records.insert(delivery(records, "b", 6), Record::Settled(settled));
         }),
         ("a figure over its bound", Rule::Figure, |records| {
             records.push(Record::Figure(Figure { name: "memory (MiB)".into(), value: 2.0, at_most: Some(1.5) }));

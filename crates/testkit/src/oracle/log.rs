@@ -5,8 +5,8 @@ use std::io::{self, BufRead, Write};
 use fanwire_wire::Position;
 use serde::{Deserialize, Serialize};
 
-/// The records of one run. The events of one subscription stand in the order in which its client saw them; no other order
-/// matters.
+/// The records of one run. The events of one subscription stand in the order in which its client saw them; markers and the
+/// word that all is settled stand where they are true. No other order matters.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Log {
     /// All of them.
@@ -25,8 +25,11 @@ pub enum Record {
     Stream(Stream),
     /// Somebody removed a channel's history up to here.
     Trimmed(Trimmed),
-    /// A publication made when all faults were over: every subscription that is live at the end must have seen it.
+    /// A publication follows that must arrive: all faults are over. Every subscription that is live here, and stays so, must
+    /// see it.
     Marker(Marker),
+    /// All faults are over, and nothing is under way: every subscription that is live here must stand at the stream's end.
+    Settled(Settled),
     /// A measurement beside the logs, with its bound.
     Figure(Figure),
 }
@@ -140,13 +143,22 @@ pub struct Trimmed {
     pub at: At,
 }
 
-/// What must have arrived by the end.
+/// What must arrive.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Marker {
-    /// Where it was published.
+    /// Where it is published.
     pub channel: String,
     /// Its id.
     pub pub_id: u64,
+}
+
+/// Where a stream ends when nothing is under way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settled {
+    /// Whose.
+    pub channel: String,
+    /// Its end.
+    pub top: At,
 }
 
 /// A measurement, for what logs do not show: memory, descriptors, latency, agreement of a metric with the logs.

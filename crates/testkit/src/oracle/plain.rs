@@ -47,16 +47,17 @@ impl<'a> Plain<'a> {
         let mut seen = HashSet::new();
         let mut sequences = Vec::new();
         for (name, subscriber) in &self.subscribers {
-            let mut own = HashSet::new();
             for segment in &subscriber.segments {
+                // Over two subscriptions, on two nodes, the same one may come again.
+                let mut own = HashSet::new();
                 let (new, again): (Vec<u64>, Vec<u64>) = segment.iter().partition(|pub_id| own.insert(**pub_id));
                 report.duplicated += again.len();
                 for pub_id in again {
                     report.violation(Rule::Plain, || format!("{name} on {channel} gets {pub_id} again"));
                 }
                 sequences.push(new);
+                seen.extend(own);
             }
-            seen.extend(own);
         }
         if !self.subscribers.is_empty() {
             report.unseen_plain += self.acked.iter().filter(|pub_id| !seen.contains(pub_id)).count();

@@ -18,6 +18,8 @@ pub(super) struct Subscription<'a> {
     segment: Option<Segment>,
     /// It was told of a gap and has not come back yet.
     told: bool,
+    /// What must still arrive.
+    expected: BTreeSet<u64>,
 }
 
 struct Segment {
@@ -29,10 +31,15 @@ struct Segment {
 
 impl<'a> Subscription<'a> {
     pub(super) fn new(name: String, truth: &'a Truth<'a>, rules: &'a Rules) -> Self {
-        Self { name, truth, rules, live: false, segment: None, told: false }
+        Self { name, truth, rules, live: false, segment: None, told: false, expected: BTreeSet::new() }
     }
 
     pub(super) fn see(&mut self, event: &Event, report: &mut Report) {
+        match event {
+            Event::Publication { pub_id: Some(pub_id), .. } => drop(self.expected.remove(pub_id)),
+            Event::Publication { .. } => {}
+            _ => self.expected.clear(),
+        }
         match event {
             Event::Subscribed { recovered, was_recovering, at: Some(at) } => {
                 if *recovered {
@@ -60,6 +67,22 @@ impl<'a> Subscription<'a> {
         }
     }
 
+    /// From here on it waits for this publication, if it is live.
+    pub(super) fn expect(&mut self, pub_id: u64) {
+        if self.live {
+            self.expected.insert(pub_id);
+        }
+    }
+
+    /// Nothing is under way.
+    pub(super) fn settle(&self, top: &At, report: &mut Report) {
+        if let (true, Some(Segment { at, .. })) = (self.live, &self.segment)
+            && at != top
+        {
+            report.violation(Rule::Convergence, || format!("{} has settled at {at:?}: the top is {top:?}", self.name));
+        }
+    }
+
     /// The end of the log.
     pub(super) fn end(mut self, report: &mut Report) {
         report.live += usize::from(self.live);
@@ -69,6 +92,10 @@ impl<'a> Subscription<'a> {
                 !self.truth.may_refuse(&segment.at, end, self.rules.recoverable)
             });
             self.tell(needless, report);
+        }
+        if !self.expected.is_empty() {
+            report
+                .violation(Rule::Convergence, || format!("{} is deaf: {:?} did not arrive", self.name, self.expected));
         }
         if let (true, Some(Segment { at, .. }), Some(top)) = (self.live, &self.segment, self.truth.top())
             && at != top
