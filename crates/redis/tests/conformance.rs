@@ -36,6 +36,14 @@ async fn suite(server: &Server) {
 }
 
 #[tokio::test]
+async fn redis_broker_of_two_nodes() {
+    let server = Server::start().await;
+    let make =
+        async |dispatcher| fanwire_redis::start(&server.config("two"), dispatcher).expect("a good address").broker;
+    LocalSet::new().run_until(conformance::broker_of_two(make)).await;
+}
+
+#[tokio::test]
 async fn redis_presence() {
     let server = Server::start().await;
     presence_suite(&server).await;

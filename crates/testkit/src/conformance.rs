@@ -4,7 +4,9 @@
 //! it matters: behind a worker, at fake connections.
 
 mod broker;
+mod broker_of_two;
 mod presence;
 
 pub use broker::broker;
+pub use broker_of_two::broker_of_two;
 pub use presence::{Pair, presence, presence_of_two};
