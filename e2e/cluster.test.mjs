@@ -101,7 +101,7 @@ describe('three gateways on one Redis server', () => {
     const [gateway] = gateways;
     redis.signal('SIGSTOP');
     try {
-      await assert.rejects(gateway.publish('chat:stopped', 1), { code: 100 });
+      await assert.rejects(gateway.publish('chat:stopped', 1), { code: 504 });
       await until('the node is degraded', async () => (await health(gateway)).status === 'degraded');
     } finally {
       redis.signal('SIGCONT');

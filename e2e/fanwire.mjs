@@ -155,7 +155,7 @@ export function declaredMetrics() {
   const declared = { memory: [], redis: [] };
   for (const path of readdirSync(crates, { recursive: true })) {
     if (!/^[^/]+\/src\/.*\.rs$/.test(path)) continue;
-    const kind = path.startsWith('redis/') || path === 'node/src/sequencer.rs' ? 'redis' : 'memory';
+    const kind = path.startsWith('redis/') || path.startsWith('node/src/sequencer') ? 'redis' : 'memory';
     const source = readFileSync(join(crates, path), 'utf8');
     const names = source.matchAll(/describe_(?:counter|gauge|histogram)!\(\s*"([^"]+)"/g);
     declared[kind].push(...[...names].map(([, name]) => name));

@@ -73,9 +73,18 @@ impl Serialize for Fault {
         let message = self.refusal.message();
         let separator = if self.detail.is_empty() { "" } else { ": " };
         let mut object = serializer.serialize_struct("Fault", 2)?;
-        object.serialize_field("code", &self.refusal.code())?;
+        object.serialize_field("code", &code(self.refusal))?;
         object.serialize_field("message", &format_args!("{message}{separator}{}", self.detail))?;
         object.end()
+    }
+}
+
+/// The code in an answer. Backends have to tell apart what clients need not: whether a repetition could be a second time.
+fn code(refusal: Refusal) -> u32 {
+    match refusal {
+        Refusal::Unavailable => 503,
+        Refusal::OutcomeUnknown => 504,
+        refusal => refusal.code(),
     }
 }
 

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 
 use crate::config::{BrokerKind, Config, Mistakes};
 use crate::listeners::Listeners;
+use crate::ops::Readiness;
 use crate::{demo, ops};
 
 /// How a gateway is run.
@@ -72,11 +73,17 @@ pub(crate) fn run(config: &Config, mode: Mode) -> Result<(), Error> {
         let (leave, leaving) = watch::channel(false);
         let api = Arc::new(Api::new(Arc::clone(&node), keys));
         let mut listeners = Listeners::bind(&config.listen)?;
+        let readiness = Readiness {
+            node: Arc::clone(&node),
+            health: health.clone(),
+            unready_when_down: config.broker.redis.unready_when_down,
+            leaving: leaving.clone(),
+        };
         let control = format!("http://{}", listeners.control_addr());
 
         listeners.public(public_site);
         listeners.control(|site| control_site(site, api));
-        listeners.ops(|site| ops_site(site, recorder.clone(), health.clone(), leaving.clone()));
+        listeners.ops(|site| ops_site(site, recorder.clone(), readiness));
         if mode == Mode::Dev {
             listeners.public(|site| site.http("/", 0, demo::page(&control)));
         }
@@ -88,6 +95,10 @@ pub(crate) fn run(config: &Config, mode: Mode) -> Result<(), Error> {
         let workers = Workers::start(&node)?;
         tokio::spawn(Arc::clone(&node).reconcile());
         tokio::spawn(upkeep(recorder));
+        let give_up_after = config.broker.redis.give_up_after;
+        if let Some(health) = health.filter(|_| !give_up_after.is_zero()) {
+            tokio::spawn(give_up(Arc::clone(&node), health, give_up_after));
+        }
         for (listener, site) in listeners.into_sites() {
             let mut leaving = leaving.clone();
             // Fails when the sender is gone, which is the same.
@@ -156,16 +167,11 @@ fn control_site(site: Site, api: Arc<Api>) -> Site {
     )
 }
 
-fn ops_site(
-    site: Site,
-    recorder: metrics_exporter_prometheus::PrometheusHandle,
-    health: Option<fanwire_redis::Health>,
-    leaving: watch::Receiver<bool>,
-) -> Site {
+fn ops_site(site: Site, recorder: metrics_exporter_prometheus::PrometheusHandle, readiness: Readiness) -> Site {
     site.http("/metrics", 0, ops::metrics(recorder)).http("/health/live", 0, ops::live()).http(
         "/health/ready",
         0,
-        ops::ready(health, leaving),
+        readiness.handler(),
     )
 }
 
@@ -186,6 +192,24 @@ fn warn_of_consequences(config: &Config, mode: Mode) {
     }
     if config.api_key.is_empty() {
         tracing::warn!("no [[api_key]]: everyone on this machine may use the control plane");
+    }
+}
+
+/// Hands the clients over whenever nothing has come through Redis for so long, until it does again.
+async fn give_up(node: Arc<Node>, health: fanwire_redis::Health, after: Duration) {
+    let until = async |wanted: fn(&fanwire_redis::Health, Duration) -> bool| {
+        while !wanted(&health, after) {
+            tokio::time::sleep(Duration::from_millis(250)).await;
+        }
+    };
+    loop {
+        until(|health, after| !health.is_up() && health.proof_age() >= after).await;
+        tracing::warn!("nothing comes through Redis: clients are handed over to other nodes");
+        tokio::select! {
+            () = node.hand_over() => {}
+            () = until(|health, _| health.is_up()) => {}
+        }
+        tracing::info!("new connections are welcome again");
     }
 }
 

@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use fanwire_net::Handler;
+use fanwire_node::Node;
 use futures_util::FutureExt;
 use http::{Response, StatusCode, header};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use metrics_process::Collector;
+use tokio::sync::watch;
 
 /// Installs the recorder behind every metric of the process.
 ///
@@ -44,24 +46,37 @@ pub(crate) fn live() -> Handler {
     Arc::new(|_request| text(StatusCode::OK, "application/json", "{\"status\":\"live\"}"))
 }
 
-/// Serves `/health/ready`: new clients are welcome, until the node goes down.
-///
-/// A node that Redis does not reach is degraded and still ready: an outage of Redis must not take all nodes out of a
-/// balancer at once.
-pub(crate) fn ready(health: Option<fanwire_redis::Health>, leaving: tokio::sync::watch::Receiver<bool>) -> Handler {
-    Arc::new(move |_request| {
-        if *leaving.borrow() {
-            return text(StatusCode::SERVICE_UNAVAILABLE, "application/json", "{\"status\":\"shutting down\"}");
-        }
-        let Some(health) = &health else {
-            return text(StatusCode::OK, "application/json", "{\"status\":\"ready\"}");
-        };
-        let status = if health.is_up() { "ready" } else { "degraded" };
-        let age = health.proof_age().as_millis();
-        let body =
-            format!("{{\"status\":\"{status}\",\"redis\":{{\"up\":{},\"proof_age_ms\":{age}}}}}", health.is_up());
-        text(StatusCode::OK, "application/json", body)
-    })
+/// What `/health/ready` looks at.
+pub(crate) struct Readiness {
+    pub(crate) node: Arc<Node>,
+    /// Of the broker, if that can be ill.
+    pub(crate) health: Option<fanwire_redis::Health>,
+    pub(crate) unready_when_down: bool,
+    /// The node goes down.
+    pub(crate) leaving: watch::Receiver<bool>,
+}
+
+impl Readiness {
+    /// Serves `/health/ready`: new clients are welcome.
+    ///
+    /// A node that Redis does not reach is degraded, and still ready unless configured otherwise: an outage of Redis must not
+    /// take all nodes out of a balancer at once.
+    pub(crate) fn handler(self) -> Handler {
+        Arc::new(move |_request| {
+            let up = self.health.as_ref().is_none_or(fanwire_redis::Health::is_up);
+            let (ready, status) = match () {
+                () if *self.leaving.borrow() => (false, "shutting down"),
+                () if !self.node.is_open() => (false, "handing over"),
+                () if !up => (!self.unready_when_down, "degraded"),
+                () => (true, "ready"),
+            };
+            let redis = self.health.as_ref().map_or_else(String::new, |health| {
+                format!(",\"redis\":{{\"up\":{up},\"proof_age_ms\":{}}}", health.proof_age().as_millis())
+            });
+            let code = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+            text(code, "application/json", format!("{{\"status\":\"{status}\"{redis}}}"))
+        })
+    }
 }
 
 fn text(

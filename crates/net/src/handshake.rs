@@ -7,7 +7,7 @@ use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use fanwire_node::{Seat, Session, Worker};
+use fanwire_node::{Node, Seat, Session, Worker};
 use futures_util::FutureExt;
 use http::{Request, StatusCode};
 use hyper::body::Incoming;
@@ -64,7 +64,7 @@ async fn answer(stream: TcpStream, peer: SocketAddr, worker: &Rc<Worker>, shared
     let Ok(stream) = tokio::net::TcpStream::from_std(stream) else { return exchange.outcome.get() };
     let service = service_fn({
         let (exchange, shared, node) = (Rc::clone(&exchange), Arc::clone(shared), Arc::clone(worker.node()));
-        move |request| exchange.serve(request, peer, &shared, &node.config().client.origins)
+        move |request| exchange.serve(request, peer, &shared, &node)
     });
     let http = http_server::builder(shared.limits.handshake_timeout);
     let mut connection = http.serve_connection(TokioIo::new(stream), service);
@@ -91,7 +91,7 @@ async fn answer(stream: TcpStream, peer: SocketAddr, worker: &Rc<Worker>, shared
 }
 
 impl Exchange {
-    fn serve(&self, request: Request<Incoming>, peer: SocketAddr, shared: &Arc<Shared>, origins: &[String]) -> Answer {
+    fn serve(&self, request: Request<Incoming>, peer: SocketAddr, shared: &Arc<Shared>, node: &Node) -> Answer {
         let Some(protocol) = shared.site.protocol_at(request.uri().path()) else {
             self.outcome.set(None);
             self.deadline.set(Instant::now() + ANSWER_TIMEOUT);
@@ -100,8 +100,10 @@ impl Exchange {
         let (head, _) = request.into_parts();
         let opened = if shared.is_stopping() {
             Err(Refused::new(StatusCode::SERVICE_UNAVAILABLE, "this node is going down"))
+        } else if !node.is_open() {
+            Err(Refused::new(StatusCode::SERVICE_UNAVAILABLE, "this node hands its clients over to others"))
         } else {
-            upgrade::open(&head, peer, &**protocol, origins)
+            upgrade::open(&head, peer, &**protocol, &node.config().client.origins)
         };
         let response = match opened {
             Ok((session, response)) => {

@@ -18,9 +18,10 @@ pub trait Broker: Send + Sync + 'static {
     /// The broker sets `stamp`; whatever stands there is ignored.
     fn publish(&self, publication: Publication, options: PublishOptions) -> BoxFuture<'_, Result<Published, Error>>;
 
-    /// Starts to receive `channel`; resolves when everything published from then on arrives.
+    /// Starts to receive `channel`; resolves when everything published from then on arrives, at once if it does already.
     ///
-    /// States a wish: a later [`Broker::unsubscribe`] overrides it, a repetition changes nothing.
+    /// States a wish: a later [`Broker::unsubscribe`] overrides it, a repetition changes nothing. Called for each new
+    /// subscriber, so a channel that does not arrive at the moment is waited for again.
     fn subscribe(&self, channel: &Channel) -> BoxFuture<'_, Result<(), Error>>;
 
     /// Stops receiving `channel`. Takes effect some time later.
@@ -28,6 +29,15 @@ pub trait Broker: Send + Sync + 'static {
 
     /// Reads a channel's stream. A stream nobody published to begins to exist, so that its position can be held.
     fn history(&self, channel: &Channel, query: HistoryQuery) -> BoxFuture<'_, Result<History, Error>>;
+
+    /// Reads what a new subscriber needs to go on: the end of the stream, and what lies between it and where the subscriber
+    /// stood. For channels that were [subscribed](Broker::subscribe).
+    ///
+    /// Unlike [`Broker::history`] it may answer from what the node has received, with the place up to which it has as the
+    /// end: the rest is delivered. Those who ask at the same time share a read.
+    fn resume(&self, channel: &Channel, resume: Resume) -> BoxFuture<'_, Result<History, Error>> {
+        self.history(channel, resume.query())
+    }
 
     /// Forgets a channel's publications; its position stays.
     fn remove_history(&self, channel: &Channel) -> BoxFuture<'_, Result<(), Error>>;
@@ -80,6 +90,55 @@ pub enum Order {
     Forward,
     /// The newest first.
     Reverse,
+}
+
+/// How a new subscriber goes on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resume {
+    /// From where.
+    pub from: Start,
+    /// What the channel keeps: nothing older, and no more, is handed out.
+    pub retention: Retention,
+    /// The most bytes ([`weight`]) of publications that are of use; with more, any of them may be missing.
+    pub max_bytes: usize,
+}
+
+/// From where a subscriber goes on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// From the end.
+    End,
+    /// From behind a position, which may belong to another life of the stream, or to none.
+    Behind(Position),
+    /// From the end, with the latest publication.
+    Latest,
+}
+
+impl Resume {
+    /// The same as one read of the stream.
+    #[must_use]
+    pub fn query(&self) -> HistoryQuery {
+        match &self.from {
+            Start::End => HistoryQuery { since: None, limit: 0, order: Order::Forward },
+            Start::Behind(since) => {
+                HistoryQuery { since: Some(since.offset), limit: usize::MAX, order: Order::Forward }
+            }
+            Start::Latest => HistoryQuery { since: None, limit: 1, order: Order::Reverse },
+        }
+    }
+}
+
+/// What a publication counts for where publications are bounded in bytes: its data and labels, and what surrounds them in memory
+/// or in a frame.
+#[must_use]
+pub fn weight(publication: &Publication) -> usize {
+    let Publication { payload, event, tags, info, .. } = publication;
+    let tags: usize = tags.iter().map(|(name, value)| name.len() + value.len() + 16).sum();
+    let json = |bytes: &Option<bytes::Bytes>| bytes.as_ref().map_or(0, bytes::Bytes::len);
+    let info = info
+        .as_ref()
+        .map_or(0, |info| info.user.len() + info.client.len() + json(&info.conn_info) + json(&info.chan_info) + 64);
+    payload.bytes().len() + event.as_ref().map_or(0, |event| event.len()) + tags + info + 128
 }
 
 /// A part of a stream.

@@ -31,8 +31,19 @@ pub(crate) struct Hub {
 pub(crate) struct Outcome {
     /// Connections that cannot go on, by key.
     pub(crate) ended: Vec<(u32, Disconnect)>,
-    /// Subscriptions whose position cannot be continued, each with its connection's key.
-    pub(crate) gaps: Vec<(u32, Rc<Subscription>)>,
+    /// Something is missing before it.
+    pub(crate) gap: Option<Gap>,
+    /// Subscribers it came too late for: the channel had gone on without it, and they have no position to notice.
+    pub(crate) late: u64,
+}
+
+/// Who misses something that will not come.
+#[derive(Debug, Default)]
+pub(crate) struct Gap {
+    /// The subscriptions whose position cannot be continued, each with its connection's key.
+    pub(crate) positioned: Vec<(u32, Rc<Subscription>)>,
+    /// The other ones.
+    pub(crate) unpositioned: u64,
 }
 
 impl Hub {
@@ -69,16 +80,15 @@ impl Hub {
         self.channels.borrow().values().map(|channel| (channel.name.clone(), channel.members.get() as usize)).collect()
     }
 
-    /// Brings a channel that stands at `from` to `top` although nothing in between will come: the subscriptions that miss
-    /// it, each with its connection's key.
+    /// Brings a channel that stands at `from` to `top` although nothing in between will come: who misses it.
     #[must_use]
-    pub(crate) fn lose(&self, channel: &Channel, from: &Position, top: &Position) -> Vec<(u32, Rc<Subscription>)> {
-        let Some(channel) = self.channels.borrow().get(channel).cloned() else { return Vec::new() };
+    pub(crate) fn lose(&self, channel: &Channel, from: &Position, top: &Position) -> Option<Gap> {
+        let channel = self.channels.borrow().get(channel).cloned()?;
         // A channel that a subscriber's own read has brought further stays there.
         if let Some(at) = channel.position.borrow_mut().as_mut().filter(|at| *at == from) {
             *at = top.clone();
         }
-        channel.positioned()
+        Some(channel.gap())
     }
 
     /// Appends a broadcast to the open batches of its channel, encoded once per encoder.
@@ -92,6 +102,7 @@ impl Hub {
                 joining.hold(publication);
             }
             if !new {
+                outcome.late = channel.gap().unpositioned;
                 return outcome;
             }
         }
@@ -188,19 +199,24 @@ impl LocalChannel {
                 return false;
             }
             if !same_life || *prev != current.offset {
-                outcome.gaps = self.positioned();
+                outcome.gap = Some(self.gap());
             }
         }
         *current = Some(position.clone());
         true
     }
 
-    /// The live subscriptions that must be told of a gap, each with its connection's key.
-    fn positioned(&self) -> Vec<(u32, Rc<Subscription>)> {
-        let groups = self.groups.borrow();
-        let entries = groups.iter().flat_map(|group| &group.entries);
-        let positioned = entries.filter(|entry| entry.subscription.terms.positioned);
-        positioned.map(|entry| (entry.outlet.key.get(), Rc::clone(&entry.subscription))).collect()
+    /// The live subscriptions, as those who miss something.
+    fn gap(&self) -> Gap {
+        let mut gap = Gap::default();
+        for entry in self.groups.borrow().iter().flat_map(|group| &group.entries) {
+            if entry.subscription.terms.positioned {
+                gap.positioned.push((entry.outlet.key.get(), Rc::clone(&entry.subscription)));
+            } else {
+                gap.unpositioned += 1;
+            }
+        }
+        gap
     }
 
     /// Encodes into the batch of every group concerned; returns the bytes added.
@@ -336,6 +352,12 @@ impl JoinGuard {
         (self.channel.position.borrow().as_ref() == Some(end_of(&behind, top))).then_some(behind)
     }
 
+    /// Whether the channel has live subscribers and has not seen a position yet.
+    pub(crate) fn is_first_position(&self) -> bool {
+        let groups = self.channel.groups.borrow();
+        self.channel.position.borrow().is_none() && groups.iter().any(|group| !group.entries.is_empty())
+    }
+
     /// Waits until the channel stands where the history read up to `top`, with what came behind it, ends: whatever is
     /// dispatched from then on lies behind both. A channel that has not seen a publication yet begins at `top`.
     pub(crate) async fn meet(&self, top: &Position) {
@@ -353,21 +375,20 @@ impl JoinGuard {
         }
     }
 
-    /// Brings a channel that has fallen behind to the place it should have met; the subscriptions that missed something,
-    /// each with its connection's key.
+    /// Brings a channel that has fallen behind to the place it should have met: who missed something.
     #[must_use]
-    pub(crate) fn catch_up(&self, top: &Position) -> Vec<(u32, Rc<Subscription>)> {
-        let Some(behind) = self.held_behind(top) else { return Vec::new() };
+    pub(crate) fn catch_up(&self, top: &Position) -> Option<Gap> {
+        let behind = self.held_behind(top)?;
         let end = end_of(&behind, top);
         {
             let mut position = self.channel.position.borrow_mut();
             let ahead = |at: &Position| at.epoch == end.epoch && at.offset >= end.offset;
             if position.as_ref().is_some_and(ahead) {
-                return Vec::new();
+                return None;
             }
             *position = Some(end.clone());
         }
-        self.channel.positioned()
+        Some(self.channel.gap())
     }
 
     fn held_behind(&self, top: &Position) -> Option<Vec<Arc<Publication>>> {

@@ -32,6 +32,13 @@ pub(crate) fn epoch() -> String {
     word.iter().map(|byte| char::from(LETTERS[usize::from(byte % 32)])).collect()
 }
 
+/// A random number from 0 to 1.
+pub(crate) fn share() -> f64 {
+    let mut bytes = [0; 4];
+    fill(&mut bytes);
+    f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX)
+}
+
 /// A node without a source of randomness must not hand out ids that repeat.
 fn fill(bytes: &mut [u8]) {
     getrandom::fill(bytes).expect("the system's source of randomness answers");

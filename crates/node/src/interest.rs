@@ -32,8 +32,6 @@ struct Shard {
 struct Interest {
     /// One bit for each worker with subscribers.
     workers: u64,
-    /// The broker has confirmed that the channel arrives.
-    confirmed: bool,
     idle_since: Option<Instant>,
 }
 
@@ -109,27 +107,18 @@ impl Dispatcher {
         &self.mailboxes
     }
 
-    /// Records that a worker wants a channel, and waits until the broker has confirmed it.
+    /// Records that a worker wants a channel, and waits until the broker has confirmed it. The broker alone knows whether
+    /// it arrives: it may have arrived once, and not at the moment.
     pub(crate) async fn want(&self, channel: &Channel, worker: usize, broker: &dyn Broker) -> Result<(), Error> {
         let subscribed = {
             let mut shard = self.shard(channel).lock();
-            let interest = shard.channels.entry(channel.clone()).or_insert_with(|| Interest {
-                workers: 0,
-                confirmed: false,
-                idle_since: None,
-            });
+            let interest = shard.channels.entry(channel.clone());
+            let interest = interest.or_insert_with(|| Interest { workers: 0, idle_since: None });
             interest.workers |= 1 << worker;
             interest.idle_since = None;
-            if interest.confirmed {
-                return Ok(());
-            }
             broker.subscribe(channel)
         };
-        subscribed.await?;
-        if let Some(interest) = self.shard(channel).lock().channels.get_mut(channel) {
-            interest.confirmed = true;
-        }
-        Ok(())
+        subscribed.await
     }
 
     /// Records that a worker has no more subscribers of a channel.

@@ -16,6 +16,7 @@ pub mod broker;
 mod client;
 pub mod clock;
 pub mod config;
+mod hand_over;
 mod hub;
 mod id;
 mod interest;

@@ -20,6 +20,8 @@ pub(crate) struct Metrics {
     pub(crate) queue_bytes: Gauge,
     pub(crate) recoveries: [Counter; 2],
     pub(crate) insufficient_state: Counter,
+    pub(crate) lost_in_gaps: Counter,
+    pub(crate) lost_late: Counter,
     pub(crate) broker_errors: Counter,
 }
 
@@ -43,6 +45,8 @@ impl Metrics {
             "From the dispatch of a broadcast to the end of its sweep, once for each worker"
         );
         describe_gauge!("fanwire_connections", "Open client connections");
+        describe_gauge!("fanwire_handing_over", "1 while clients are asked to come back to another node, else 0");
+        gauge!("fanwire_handing_over").set(0.0);
         describe_gauge!("fanwire_subscriptions", "Subscriptions of clients on this node");
         describe_gauge!("fanwire_channels", "Channels with subscribers, summed over the workers");
         describe_gauge!("fanwire_queue_bytes", Unit::Bytes, "Bytes that wait for full sockets");
@@ -51,11 +55,16 @@ impl Metrics {
             "fanwire_insufficient_state_total",
             "Subscriptions told that their position cannot be continued"
         );
+        describe_counter!(
+            "fanwire_unnoticed_losses_total",
+            "Subscribers without a position that publications were lost for, by how it happened"
+        );
         describe_counter!("fanwire_disconnects_total", "Connections that ended, by reason");
         describe_counter!("fanwire_broker_errors_total", "Requests the broker could not serve");
         for disconnect in Disconnect::ALL {
             disconnects(disconnect).increment(0);
         }
+        let lost = |how| counter!("fanwire_unnoticed_losses_total", "how" => how);
         Self {
             publications: counter!("fanwire_publications_total"),
             deliveries: counter!("fanwire_deliveries_total"),
@@ -68,6 +77,8 @@ impl Metrics {
             recoveries: ["failed", "complete"]
                 .map(|outcome| counter!("fanwire_recoveries_total", "outcome" => outcome)),
             insufficient_state: counter!("fanwire_insufficient_state_total"),
+            lost_in_gaps: lost("gap"),
+            lost_late: lost("late"),
             broker_errors: counter!("fanwire_broker_errors_total"),
         }
     }

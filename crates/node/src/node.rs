@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use fanwire_wire::{Channel, ClientInfo, Disconnect, Payload, Position, Publication, Refusal, Unsubscribe};
+use futures_util::future::join_all;
 use tokio::sync::oneshot;
 
 use crate::authorizer::{Authorizer, Grant};
@@ -14,6 +15,7 @@ use crate::broker::{self, Broker, History, PublishOptions, Published};
 use crate::client::HistoryRequest;
 use crate::clock;
 use crate::config::Config;
+use crate::hand_over::Door;
 use crate::mailbox::Letter;
 use crate::metrics::Metrics;
 use crate::namespace::{Namespace, Namespaces};
@@ -32,6 +34,9 @@ pub struct Node {
     metrics: Metrics,
     /// Connections of each worker, those on their way to it included.
     connections: Box<[AtomicUsize]>,
+    door: Door,
+    /// A second owner for each farewell that is under way.
+    farewells: Arc<()>,
 }
 
 /// What a [`Node`] is made of.
@@ -138,6 +143,8 @@ impl Node {
             presence,
             authorizer,
             metrics: Metrics::new(),
+            door: Door::default(),
+            farewells: Arc::default(),
         })
     }
 
@@ -192,7 +199,7 @@ impl Node {
     pub async fn history(&self, channel: &Channel, request: HistoryRequest) -> Result<History, Refusal> {
         self.keeps_history(channel)?;
         let history = self.broker.history(channel, request.query(self.config.client.history_limit)).await;
-        let history = history.map_err(|error| self.broker_failed(&error))?;
+        let history = history.map_err(|error| self.unavailable(&error))?;
         let elsewhere = |since: &Position| !since.epoch.is_empty() && since.epoch != history.top.epoch;
         if request.since.as_ref().is_some_and(elsewhere) {
             return Err(Refusal::UnrecoverablePosition);
@@ -217,7 +224,7 @@ impl Node {
     /// Codes 100, 102 and 108.
     pub async fn members(&self, channel: &Channel) -> Result<Vec<Arc<ClientInfo>>, Refusal> {
         self.knows_presence(channel)?;
-        self.presence.members(channel).await.map_err(|error| self.broker_failed(&error))
+        self.presence.members(channel).await.map_err(|error| self.unavailable(&error))
     }
 
     /// Counts who is in a channel.
@@ -227,7 +234,7 @@ impl Node {
     /// Codes 100, 102 and 108.
     pub async fn presence_stats(&self, channel: &Channel) -> Result<PresenceStats, Refusal> {
         self.knows_presence(channel)?;
-        self.presence.stats(channel).await.map_err(|error| self.broker_failed(&error))
+        self.presence.stats(channel).await.map_err(|error| self.unavailable(&error))
     }
 
     /// Counts the connections of each of these users in a channel, in their order.
@@ -237,7 +244,7 @@ impl Node {
     /// Codes 100, 102 and 108.
     pub async fn connections_of(&self, channel: &Channel, users: &[String]) -> Result<Vec<usize>, Refusal> {
         self.knows_presence(channel)?;
-        self.presence.connections(channel, users).await.map_err(|error| self.broker_failed(&error))
+        self.presence.connections(channel, users).await.map_err(|error| self.unavailable(&error))
     }
 
     /// Subscribes a user's connections to a channel.
@@ -326,7 +333,7 @@ impl Node {
         all.into_iter().collect()
     }
 
-    /// Ends all connections and waits until they are gone, at most three seconds.
+    /// Ends all connections and waits until they are gone and other clients know it, at most three seconds.
     pub async fn shut_down(&self) {
         let close = |worker: &Rc<Worker>| {
             for client in worker.clients() {
@@ -335,7 +342,8 @@ impl Node {
         };
         self.ask_workers(close).await;
         let deadline = tokio::time::Instant::now() + Duration::from_secs(3);
-        while self.connections() > 0 && tokio::time::Instant::now() < deadline {
+        let busy = || self.connections() > 0 || Arc::strong_count(&self.farewells) > 1;
+        while busy() && tokio::time::Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -352,6 +360,11 @@ impl Node {
         self.connections.iter().map(|count| count.load(Ordering::Relaxed)).sum()
     }
 
+    /// The same of one worker.
+    pub(crate) fn connections_on(&self, worker: usize) -> usize {
+        self.connections[worker].load(Ordering::Relaxed)
+    }
+
     /// Chooses the worker with the fewest connections for a new one. Dropping the seat frees it.
     #[must_use]
     pub fn take_seat(self: &Arc<Self>) -> Seat {
@@ -366,24 +379,24 @@ impl Node {
         &self,
         work: impl Fn(&Rc<Worker>) -> T + Clone + Send + 'static,
     ) -> Vec<T> {
-        let mut answers = Vec::new();
-        for mailbox in self.dispatcher.mailboxes() {
-            let (sender, receiver) = oneshot::channel();
-            let work = work.clone();
-            mailbox.ready().await;
-            mailbox.post(Letter::Run(Box::new(move |worker| {
-                // Whoever asked may have given up.
-                let _ = sender.send(work(worker));
-            })));
-            answers.push(receiver);
-        }
-        let mut collected = Vec::with_capacity(answers.len());
-        for answer in answers {
-            if let Ok(answer) = answer.await {
-                collected.push(answer);
-            }
-        }
-        collected
+        let all = (0..self.workers()).map(|index| self.ask_worker(index, work.clone()));
+        join_all(all).await.into_iter().flatten().collect()
+    }
+
+    /// Runs `work` on one worker's thread; no answer if that has ended.
+    pub(crate) async fn ask_worker<T: Send + 'static>(
+        &self,
+        index: usize,
+        work: impl FnOnce(&Rc<Worker>) -> T + Send + 'static,
+    ) -> Option<T> {
+        let mailbox = &self.dispatcher.mailboxes()[index];
+        let (sender, answer) = oneshot::channel();
+        mailbox.ready().await;
+        mailbox.post(Letter::Run(Box::new(move |worker| {
+            // Whoever asked may have given up.
+            let _ = sender.send(work(worker));
+        })));
+        answer.await.ok()
     }
 
     /// Gives up the channels nobody has wanted for a while, for ever.
@@ -401,6 +414,15 @@ impl Node {
 
     pub(crate) fn connection_closed(&self, worker: usize) {
         self.connections[worker].fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Keeps the node from ending as long as it is held, and no longer than [`Node::shut_down`] has patience.
+    pub(crate) fn pending_farewell(&self) -> Arc<()> {
+        Arc::clone(&self.farewells)
+    }
+
+    pub(crate) fn door(&self) -> &Door {
+        &self.door
     }
 
     pub(crate) fn dispatcher(&self) -> &Arc<Dispatcher> {
@@ -423,11 +445,20 @@ impl Node {
         &self.metrics
     }
 
-    /// Logs why the broker could not serve a request, and refuses the request.
+    /// Notes why the broker could not do what was asked, and refuses it.
     pub(crate) fn broker_failed(&self, error: &broker::Error) -> Refusal {
         self.metrics.broker_errors.increment(1);
-        tracing::warn!(%error, "broker request failed");
-        Refusal::Internal
+        tracing::debug!(%error, "broker request failed");
+        match error {
+            broker::Error::Unavailable(_) => Refusal::Unavailable,
+            broker::Error::OutcomeUnknown => Refusal::OutcomeUnknown,
+        }
+    }
+
+    /// The same for what changes nothing that anybody could see: it can only be had or not.
+    pub(crate) fn unavailable(&self, error: &broker::Error) -> Refusal {
+        self.broker_failed(error);
+        Refusal::Unavailable
     }
 
     fn keeps_history(&self, channel: &Channel) -> Result<(), Refusal> {

@@ -1,6 +1,10 @@
 //! One unbroken sequence per channel, whatever the way from the broker does.
 
-use std::collections::HashMap;
+mod metrics;
+mod recent;
+mod resume;
+
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,23 +13,27 @@ use fanwire_wire::{Broadcast, Channel, Position, Publication};
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::Dispatcher;
-use crate::broker::{Error, History, HistoryQuery, Order};
+use crate::broker::{Error, History, HistoryQuery, Order, Retention};
+use metrics::Metrics;
+use recent::Recent;
+use resume::Flight;
 
 /// Stands between a broker whose deliveries can fail and the [`Dispatcher`]: follows the links of the publications of each
-/// channel, and reads what is missing from the history, once per channel however many subscribers it has.
+/// channel, and reads what is missing from the history, once per channel however many subscribers it has. It remembers the
+/// latest publications of channels whose subscribers go on where they stood, so that those who come back cost the broker
+/// nothing ([`Sequencer::resume`]).
 ///
 /// Only what is gone for good reaches the workers as a gap; they tell the subscribers concerned.
 pub struct Sequencer {
     dispatcher: Arc<Dispatcher>,
     read: ReadHistory,
     tracks: Mutex<Tracks>,
-    /// Bounds the repairs that run at the same time.
+    /// Bounds the reads that run at the same time.
     repairs: Semaphore,
-    repaired: metrics::Counter,
-    lost: metrics::Counter,
+    metrics: Metrics,
 }
 
 /// How a sequencer reads a channel's history.
@@ -45,9 +53,15 @@ pub enum Comparison {
 struct Tracks {
     channels: HashMap<Channel, Track>,
     lives: u64,
+    /// The bytes remembered of all channels.
+    bytes: usize,
+    /// The channels of which something is remembered, by their age in it.
+    ages: BTreeMap<u64, Channel>,
+    next_age: u64,
 }
 
 /// Where a channel stands.
+#[derive(Default)]
 struct Track {
     /// Tells this track from an earlier one of the same channel.
     life: u64,
@@ -58,6 +72,16 @@ struct Track {
     repair: Option<Held>,
     /// The end of the stream at the last comparison.
     due: Option<Position>,
+    /// What the channel keeps; known once a subscriber has asked where to go on.
+    retention: Option<Retention>,
+    recent: Recent,
+    /// Its place in [`Tracks::ages`].
+    age: Option<u64>,
+    /// `recent` was of use since it got that place.
+    used: bool,
+    flight: Option<Flight>,
+    /// When publications were last read for subscribers.
+    read_at: Option<Instant>,
 }
 
 #[derive(Default)]
@@ -72,11 +96,14 @@ enum Next {
     Broken,
 }
 
-/// The repairs that run at the same time.
+/// The reads that run at the same time.
 const MAX_REPAIRS: usize = 64;
 
 /// The publications of one read.
 const PAGE: usize = 512;
+
+/// The most bytes remembered of all channels; over it the channel goes that was of no use for longest.
+const MAX_REMEMBERED: usize = 64 * 1024 * 1024;
 
 /// The most publications held during one read; with more there is another read.
 const MAX_HELD: usize = 1024;
@@ -88,18 +115,12 @@ impl Sequencer {
     /// Makes the sequencer of the node that owns `dispatcher`.
     #[must_use]
     pub fn new(dispatcher: Arc<Dispatcher>, read: ReadHistory) -> Arc<Self> {
-        metrics::describe_counter!(
-            "fanwire_gap_repairs_total",
-            "History reads to fill a gap on the way from the broker"
-        );
-        metrics::describe_counter!("fanwire_gaps_lost_total", "Gaps that no history read could fill");
         Arc::new(Self {
             dispatcher,
             read,
             tracks: Mutex::default(),
             repairs: Semaphore::new(MAX_REPAIRS),
-            repaired: metrics::counter!("fanwire_gap_repairs_total"),
-            lost: metrics::counter!("fanwire_gaps_lost_total"),
+            metrics: Metrics::new(),
         })
     }
 
@@ -108,14 +129,43 @@ impl Sequencer {
         let mut tracks = self.tracks.lock();
         if !tracks.channels.contains_key(channel) {
             tracks.lives += 1;
-            let track = Track { life: tracks.lives, at: None, dispatched: false, repair: None, due: None };
+            let track = Track { life: tracks.lives, ..Track::default() };
             tracks.channels.insert(channel.clone(), track);
         }
     }
 
     /// Forgets a channel that the broker delivers no more.
     pub fn forget(&self, channel: &Channel) {
-        self.tracks.lock().channels.remove(channel);
+        let mut tracks = self.tracks.lock();
+        if let Some(track) = tracks.channels.remove(channel) {
+            tracks.bytes -= track.recent.bytes();
+            track.age.map(|age| tracks.ages.remove(&age));
+        }
+    }
+
+    /// Takes note that these channels have not arrived for a while, though they will again: what is remembered of them may
+    /// have been removed meanwhile. What was published without a position is lost.
+    pub fn interrupted(&self, concerned: impl Fn(&Channel) -> bool) {
+        let mut tracks = self.tracks.lock();
+        let Tracks { channels, bytes, ages, .. } = &mut *tracks;
+        let mut plain = 0;
+        for (_, track) in channels.iter_mut().filter(|(channel, _)| concerned(channel)) {
+            plain += u64::from(track.at.is_none());
+            *bytes -= track.recent.bytes();
+            track.recent.clear();
+            track.age.take().map(|age| ages.remove(&age));
+        }
+        self.metrics.interrupted.increment(plain);
+        self.metrics.recent_bytes.set(*bytes as f64);
+    }
+
+    /// Drops what is remembered of a channel: its history was removed.
+    pub fn clear(&self, channel: &Channel) {
+        let mut tracks = self.tracks.lock();
+        let Some(track) = tracks.channels.get_mut(channel) else { return };
+        let before = track.recent.bytes();
+        track.recent.clear();
+        self.account(&mut tracks, channel, before);
     }
 
     /// Takes what the broker delivered: dispatches it, drops it if it was dispatched before, or repairs the gap before it.
@@ -126,24 +176,15 @@ impl Sequencer {
         let Some(track) = tracks.channels.get_mut(broadcast.channel()) else { return };
         match broadcast {
             Broadcast::Publication(publication) if publication.stamp.is_some() => {
+                let before = track.recent.bytes();
                 if let Some(held) = &mut track.repair {
                     held.push(publication);
                 } else if let Next::Broken = self.advance(track, publication) {
                     self.repair(broadcast.channel(), track);
                 }
+                self.account(&mut tracks, broadcast.channel(), before);
             }
             _ => self.dispatcher.dispatch(broadcast),
-        }
-    }
-
-    /// Takes note of the end of a stream that was read for a subscriber. A channel without a position begins there.
-    pub fn observe(self: &Arc<Self>, channel: &Channel, top: &Position, how: Comparison) {
-        let mut tracks = self.tracks.lock();
-        let Some(track) = tracks.channels.get_mut(channel) else { return };
-        let at = track.at.get_or_insert_with(|| top.clone());
-        let behind = at.epoch != top.epoch || at.offset < top.offset;
-        if how == Comparison::Suspicious && behind && track.repair.is_none() {
-            self.repair(channel, track);
         }
     }
 
@@ -185,7 +226,7 @@ impl Sequencer {
         let mut wait = RETRY.0;
         while let Some(from) = self.begin_read(&channel, life) {
             let query = HistoryQuery { since: Some(from.offset), limit: PAGE, order: Order::Forward };
-            self.repaired.increment(1);
+            self.metrics.repaired.increment(1);
             match (self.read)(channel.clone(), query).await {
                 Ok(history) => {
                     self.dispatcher.ready().await;
@@ -211,6 +252,15 @@ impl Sequencer {
     fn merge(&self, channel: &Channel, life: u64, from: &Position, history: History) {
         let mut tracks = self.tracks.lock();
         let Some(track) = tracks.channels.get_mut(channel).filter(|track| track.life == life) else { return };
+        let before = track.recent.bytes();
+        self.apply(track, channel, from, history);
+        if let Some(flight) = &track.flight {
+            flight.moved.notify_one();
+        }
+        self.account(&mut tracks, channel, before);
+    }
+
+    fn apply(&self, track: &mut Track, channel: &Channel, from: &Position, history: History) {
         let History { publications, top } = history;
         let more = publications.len() >= PAGE;
         let mut at = from.clone();
@@ -221,6 +271,7 @@ impl Sequencer {
                 if let Some(stamp) = &publication.stamp {
                     at = stamp.position.clone();
                 }
+                track.remember(&publication);
                 self.dispatcher.dispatch(&Broadcast::Publication(publication));
             }
             if more {
@@ -230,7 +281,8 @@ impl Sequencer {
         }
         if at != top {
             // Another life of the stream, or nothing is left of what was missed.
-            self.lost.increment(1);
+            self.metrics.lost.increment(1);
+            track.recent.clear();
             self.dispatcher.lose(channel, &at, &top);
         }
         track.at = Some(top);
@@ -247,13 +299,63 @@ impl Sequencer {
         if let (Next::Dispatch, Some(stamp)) = (&next, &publication.stamp) {
             track.at = Some(stamp.position.clone());
             track.dispatched = true;
+            track.remember(publication);
             self.dispatcher.dispatch(&Broadcast::Publication(Arc::clone(publication)));
+            if let Some(flight) = &track.flight {
+                flight.moved.notify_one();
+            }
         }
         next
+    }
+
+    /// Counts what is remembered of a channel, `before` bytes until a moment ago, and forgets others where it is too much.
+    fn account(&self, tracks: &mut Tracks, channel: &Channel, before: usize) {
+        let Some(track) = tracks.channels.get_mut(channel) else { return };
+        let bytes = track.recent.bytes();
+        if bytes == before {
+            return;
+        }
+        tracks.bytes = tracks.bytes + bytes - before;
+        if track.age.is_none() {
+            tracks.put_last(channel);
+        }
+        while tracks.bytes > MAX_REMEMBERED && tracks.forget_oldest() {}
+        self.metrics.recent_bytes.set(tracks.bytes as f64);
+    }
+}
+
+impl Tracks {
+    fn put_last(&mut self, channel: &Channel) {
+        let Some(track) = self.channels.get_mut(channel) else { return };
+        (track.age, track.used) = (Some(self.next_age), false);
+        self.ages.insert(self.next_age, channel.clone());
+        self.next_age += 1;
+    }
+
+    /// Drops what is remembered of the oldest channel, unless it was of use: then it becomes the youngest. False if there is
+    /// nothing to drop.
+    fn forget_oldest(&mut self) -> bool {
+        let Some((_, channel)) = self.ages.pop_first() else { return false };
+        let Some(track) = self.channels.get_mut(&channel) else { return true };
+        if track.used {
+            self.put_last(&channel);
+        } else {
+            self.bytes -= track.recent.bytes();
+            track.recent.clear();
+            track.age = None;
+        }
+        true
     }
 }
 
 impl Track {
+    fn remember(&mut self, publication: &Arc<Publication>) {
+        if let Some(retention) = self.retention {
+            self.recent.push(publication, retention);
+            self.used = true;
+        }
+    }
+
     fn place(&self, publication: &Publication) -> Next {
         let (Some(at), Some(stamp)) = (&self.at, &publication.stamp) else { return Next::Dispatch };
         match () {

@@ -3,8 +3,11 @@
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
+use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use crate::hub::LocalChannel;
 use crate::presence::Per;
@@ -14,6 +17,12 @@ pub(crate) struct Subscription {
     pub(crate) channel: Rc<LocalChannel>,
     pub(crate) terms: Terms,
     pub(crate) phase: Cell<Phase>,
+    /// It may be listed in presence.
+    pub(crate) listed: Cell<bool>,
+    pub(crate) join: Cell<Join>,
+    /// Shared with the one before it, of the same client and channel, whose farewell is still under way. `None` if other
+    /// clients see nothing of it.
+    pub(crate) turn: Option<Turn>,
     /// Its group and index in the channel, while it is live.
     pub(crate) place: Cell<Option<(u8, u32)>>,
     /// The worker's second in which it ends; 0 for never.
@@ -22,17 +31,30 @@ pub(crate) struct Subscription {
     pub(crate) info: RefCell<Option<Box<Bytes>>>,
 }
 
+/// Lets one at a time change what other clients see of a client in a channel.
+pub(crate) type Turn = Arc<Mutex<()>>;
+
+/// Whether other clients have heard of a subscription.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Join {
+    /// No, and they need not.
+    #[default]
+    Unsaid,
+    /// Not yet.
+    Due,
+    /// Yes.
+    Said,
+}
+
 /// How far a subscription is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
     /// Waiting for the broker.
     Joining,
-    /// Listed in presence; not receiving yet.
+    /// Nothing is missing but the answer; not receiving yet.
     Prepared,
-    /// Receiving; its join is not announced yet, or need not be.
+    /// Receiving.
     Live,
-    /// Receiving, and its join is announced.
-    Announced,
     /// Over. Whoever was about to do something for it stops.
     Left,
 }
@@ -62,14 +84,26 @@ pub(crate) enum Origin {
 }
 
 impl Subscription {
-    /// Whether other clients see something of it when it was this far.
-    pub(crate) fn is_seen(&self, phase: Phase) -> bool {
-        phase == Phase::Announced || matches!(phase, Phase::Prepared | Phase::Live) && self.terms.presence
+    /// Waits until nobody else changes what other clients see of it: in the order of the calls, not of the first polls.
+    pub(crate) fn queue(&self) -> impl Future<Output = Option<OwnedMutexGuard<()>>> + use<> {
+        let mut place = self.turn.clone().map(|turn| Box::pin(turn.lock_owned()));
+        let at_once = place.as_mut().and_then(|place| place.as_mut().now_or_never());
+        async move {
+            match (at_once, place) {
+                (None, Some(place)) => Some(place.await),
+                (at_once, _) => at_once,
+            }
+        }
     }
 
     /// Whether it receives.
     pub(crate) fn is_live(&self) -> bool {
-        matches!(self.phase.get(), Phase::Live | Phase::Announced)
+        self.phase.get() == Phase::Live
+    }
+
+    /// Whether it is over.
+    pub(crate) fn has_left(&self) -> bool {
+        self.phase.get() == Phase::Left
     }
 }
 

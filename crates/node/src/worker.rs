@@ -12,10 +12,11 @@ use fanwire_wire::{Channel, Disconnect, Position, Unsubscribe};
 use futures_util::FutureExt;
 use slab::Slab;
 use smallvec::SmallVec;
-use tokio::time::{Instant, MissedTickBehavior, interval_at};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 
 use crate::clock;
-use crate::hub::{Hub, Outcome};
+use crate::hub::{Gap, Hub, Outcome};
 use crate::mailbox::{Letter, Mailbox};
 use crate::outlet::Socket;
 use crate::protocol::Session;
@@ -37,7 +38,12 @@ pub struct Worker {
     /// The bytes that wait in all outlets.
     queued: Rc<Cell<usize>>,
     nobody: Arc<str>,
+    /// Where the sequence of [`Worker::next_delay`] is.
+    gaps_told: Cell<u32>,
 }
+
+/// The time over which subscribers are told that their position cannot be continued.
+const TELL_WITHIN: Duration = Duration::from_secs(5);
 
 /// The open batches that may gather before their sweep comes first.
 const MAX_OPEN_BYTES: usize = 256 * 1024;
@@ -59,6 +65,7 @@ impl Worker {
             wheel: RefCell::new(Wheel::new()),
             queued: Rc::default(),
             nobody: "".into(),
+            gaps_told: Cell::default(),
         });
         tokio::task::spawn_local(vital("delivery", Rc::clone(&worker).deliver()));
         tokio::task::spawn_local(vital("timers", Rc::clone(&worker).keep_time()));
@@ -91,6 +98,13 @@ impl Worker {
     #[must_use]
     pub fn clients(&self) -> Vec<Rc<Client>> {
         self.clients.borrow().iter().map(|(_, client)| Rc::clone(client)).collect()
+    }
+
+    /// Some of the connections that are not on their way out.
+    pub(crate) fn open_clients(&self, most: usize) -> Vec<Rc<Client>> {
+        let clients = self.clients.borrow();
+        let open = clients.iter().map(|(_, client)| client).filter(|client| !client.is_closed());
+        open.take(most).cloned().collect()
     }
 
     /// The connections of a user.
@@ -200,22 +214,23 @@ impl Worker {
                 None => return,
                 Some(Letter::Run(task)) => task(self),
                 Some(Letter::Dispatch(broadcast, at)) => {
-                    let Outcome { ended, gaps } = self.hub.dispatch(&broadcast, at);
+                    let Outcome { ended, gap, late } = self.hub.dispatch(&broadcast, at);
                     for (key, disconnect) in ended {
                         self.end(key, disconnect);
                     }
-                    for (key, subscription) in gaps {
-                        self.tell_gap(key, &subscription);
+                    if let Some(gap) = gap {
+                        self.tell_of(gap);
                     }
+                    self.node.metrics().lost_late.increment(late);
                 }
             }
         }
     }
 
     /// Tells the subscribers of a channel that what lies between two positions will never come.
-    pub(crate) fn lose(&self, channel: &Channel, from: &Position, top: &Position) {
-        for (key, subscription) in self.hub.lose(channel, from, top) {
-            self.tell_gap(key, &subscription);
+    pub(crate) fn lose(self: &Rc<Self>, channel: &Channel, from: &Position, top: &Position) {
+        if let Some(gap) = self.hub.lose(channel, from, top) {
+            self.tell_of(gap);
         }
     }
 
@@ -225,11 +240,52 @@ impl Worker {
         }
     }
 
-    /// Ends a subscription whose position cannot be continued.
-    pub(crate) fn tell_gap(&self, key: u32, subscription: &Rc<Subscription>) {
-        if let Some(client) = self.client(key) {
-            client.end_subscription(subscription, Unsubscribe::InsufficientState);
+    /// Ends subscriptions whose position cannot be continued: nothing more is delivered to them from now on, and they are
+    /// told spread over the next seconds, for all of them come back at once to ask for what they miss.
+    pub(crate) fn tell_of(self: &Rc<Self>, gap: Gap) {
+        self.node.metrics().lost_in_gaps.increment(gap.unpositioned);
+        if gap.positioned.is_empty() {
+            return;
         }
+        let now = Instant::now();
+        let stop = |(key, subscription): (u32, Rc<Subscription>)| {
+            subscription.channel.deactivate(&subscription);
+            (now + self.next_delay(), key, subscription)
+        };
+        let mut untold: Vec<_> = gap.positioned.into_iter().map(stop).collect();
+        untold.sort_by_key(|(at, ..)| *at);
+        let worker = Rc::clone(self);
+        tokio::task::spawn_local(async move {
+            for (at, key, subscription) in untold {
+                sleep_until(at).await;
+                // Who left meanwhile, or began anew, has nothing to do with it any more; nor has another client of this key.
+                if !subscription.has_left()
+                    && let Some(client) = worker.client(key)
+                {
+                    client.end_subscription(&subscription, Unsubscribe::InsufficientState);
+                }
+            }
+        });
+    }
+
+    /// When to tell the next one of a gap. Multiples of the golden ratio, modulo one, are spread evenly however many there
+    /// are, over one channel or a thousand.
+    fn next_delay(&self) -> Duration {
+        const GOLDEN: u32 = 0x9e37_79b9;
+        self.gaps_told.set(self.gaps_told.get().wrapping_add(GOLDEN));
+        TELL_WITHIN.mul_f64(f64::from(self.gaps_told.get()) / f64::from(u32::MAX))
+    }
+
+    /// Waits until everything is dispatched that was in the mailbox when it is called.
+    pub(crate) async fn barrier(&self) {
+        let (sender, receiver) = oneshot::channel();
+        self.mailbox.ready().await;
+        self.mailbox.post(Letter::Run(Box::new(move |_| {
+            // Whoever waited may be gone.
+            let _ = sender.send(());
+        })));
+        // Comes always: the one who opens letters ends with this task.
+        let _ = receiver.await;
     }
 
     fn client(&self, key: u32) -> Option<Rc<Client>> {

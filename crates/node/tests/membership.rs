@@ -159,7 +159,7 @@ fn a_broker_that_is_down_refuses_and_keeps_nothing() {
         let client = harness.probe("user:7").await;
         harness.faults.go_down();
         let refused = client.subscribe("chat").await.unwrap_err();
-        assert_eq!(refused, Failure::Refusal(Refusal::Internal));
+        assert_eq!(refused, Failure::Refusal(Refusal::Unavailable));
         assert_eq!(harness.node.counts().await, Counts { clients: 1, users: 1, channels: 0, subscriptions: 0 });
         harness.faults.heal();
         client.subscribe("chat").await.unwrap();

@@ -103,7 +103,7 @@ fn a_lost_publication_is_told() {
         // One was lost on its way: the next one does not follow what the worker knows.
         let lost = Stamp { position: Position { epoch: epoch.clone(), offset: offset + 2 }, prev: offset + 1 };
         inject(harness, lost);
-        harness.settle().await;
+        harness.pass(Duration::from_secs(5)).await;
         assert_eq!(positioned.take(), [json!({"unsubscribed": "chat", "code": 2500})]);
         assert_eq!(harness.node.counts().await.subscriptions, 0);
         // What is old is dropped, whatever it says.
@@ -156,7 +156,7 @@ fn another_life_of_the_stream_is_told() {
         assert_eq!(positioned.take_publications(), [1]);
         let other = Position { epoch: "other".into(), offset: 2 };
         inject(harness, Stamp { position: other.clone(), prev: 1 });
-        harness.settle().await;
+        harness.pass(Duration::from_secs(5)).await;
         assert_eq!(positioned.take(), [json!({"unsubscribed": "chat", "code": 2500})]);
         let mut since = before;
         since.epoch = "other".into();
@@ -203,18 +203,20 @@ fn recovery_is_whole_or_refused() {
 #[test]
 fn recovery_has_a_limit() {
     let mut config = open_config(Namespace::open(""));
+    // Of history calls; recovery goes as far as the history does, and the queue takes.
     config.client.history_limit = 3;
+    config.client.queue_size = 20_000;
     harness::run(config, async |harness| {
         let client = harness.probe("").await;
         let start = position(harness).await;
-        for n in 1..=4 {
+        for n in 1..=80 {
             publish(harness, n).await;
         }
-        let whole = recover(&client.client, Position { offset: 1, ..start.clone() }).await.unwrap();
-        assert_eq!(offsets(&whole), Some(vec![2, 3, 4]));
+        let whole = recover(&client.client, Position { offset: 10, ..start.clone() }).await.unwrap();
+        assert_eq!(offsets(&whole), Some((11..=80).collect()));
         client.client.unsubscribe("chat").await;
         let too_much = recover(&client.client, start).await.unwrap();
-        assert_eq!((too_much.recovery, too_much.position.unwrap().offset), (Some(Recovery::Failed), 4));
+        assert_eq!((too_much.recovery, too_much.position.unwrap().offset), (Some(Recovery::Failed), 80));
     });
 }
 

@@ -102,7 +102,7 @@ impl Session for PlainSession {
 /// How a connection ends whose request was refused.
 fn end_of(refusal: Refusal) -> Disconnect {
     match refusal {
-        Refusal::Internal => Disconnect::ServerError,
+        Refusal::Internal | Refusal::Unavailable | Refusal::OutcomeUnknown => Disconnect::ServerError,
         Refusal::Unauthorized | Refusal::TokenExpired => Disconnect::InvalidToken,
         Refusal::UnknownChannel | Refusal::PermissionDenied => Disconnect::PermissionDenied,
         Refusal::MethodNotFound | Refusal::AlreadySubscribed | Refusal::BadRequest => Disconnect::BadRequest,

@@ -4,9 +4,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fanwire_node::broker::{Error, History, HistoryQuery, PublishOptions, Published};
+use fanwire_node::broker::{Error, History, HistoryQuery, PublishOptions, Published, Resume};
 use fanwire_node::sequencer::Comparison;
 use fanwire_node::{Broker, Sequencer};
+use fanwire_wire::cluster::Envelope;
 use fanwire_wire::{Channel, Publication};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -51,19 +52,27 @@ impl Broker for RedisBroker {
 
     fn history(&self, channel: &Channel, query: HistoryQuery) -> BoxFuture<'_, Result<History, Error>> {
         let channel = channel.clone();
+        async move { self.store.history(&channel, &query).await }.boxed()
+    }
+
+    fn resume(&self, channel: &Channel, resume: Resume) -> BoxFuture<'_, Result<History, Error>> {
+        let channel = channel.clone();
         async move {
-            let history = self.store.history(&channel, &query).await?;
-            // With no subscription to bring what lies before the top, it is fetched at once.
             let how = if self.health.is_up() { Comparison::Routine } else { Comparison::Suspicious };
-            self.sequencer.observe(&channel, &history.top, how);
-            Ok(history)
+            self.sequencer.resume(&channel, resume, how).await
         }
         .boxed()
     }
 
     fn remove_history(&self, channel: &Channel) -> BoxFuture<'_, Result<(), Error>> {
         let channel = channel.clone();
-        async move { self.store.remove_history(&channel).await }.boxed()
+        async move {
+            self.store.remove_history(&channel).await?;
+            // Nodes forget it, too.
+            let name = self.store.keys.channel(&channel);
+            self.store.send(&name, &Envelope::HistoryRemoved(channel).encode()).await
+        }
+        .boxed()
     }
 }
 

@@ -16,6 +16,11 @@ pub struct Config {
     /// How long anything asked of Redis may take. Default: 1s.
     #[serde(with = "fanwire_node::config::duration")]
     pub timeout: Duration,
+    /// Whether `/health/ready` answers 503 while publications do not arrive; else it says "degraded", with 200. Default: false.
+    pub unready_when_down: bool,
+    /// How long publications may not arrive before the node hands its clients over to others; 0s for ever. Default: 0s.
+    #[serde(with = "fanwire_node::config::duration")]
+    pub give_up_after: Duration,
 }
 
 impl Default for Config {
@@ -24,6 +29,8 @@ impl Default for Config {
             urls: vec!["redis://127.0.0.1:6379".to_owned()],
             prefix: "fanwire".to_owned(),
             timeout: Duration::from_secs(1),
+            unready_when_down: false,
+            give_up_after: Duration::ZERO,
         }
     }
 }
@@ -45,6 +52,10 @@ impl Config {
         }
         if self.timeout < Duration::from_millis(50) {
             mistakes.push("timeout: at least 50ms".to_owned());
+        }
+        // What a restart of Redis takes is nothing to move everybody for.
+        if !self.give_up_after.is_zero() && self.give_up_after < Duration::from_secs(5) {
+            mistakes.push("give_up_after: 0s, or at least 5s".to_owned());
         }
         mistakes
     }

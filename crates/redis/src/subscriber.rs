@@ -89,6 +89,11 @@ impl Subscriber {
                 ceiling = BACKOFF.0;
             }
             self.health.down(end.name());
+            // Whoever wants a channel from here on waits until it arrives again.
+            self.wishes.start_over();
+            if !matches!(end, End::Connect) {
+                self.sequencer.interrupted(|_| true);
+            }
             end.count().increment(1);
             sleep(ceiling.mul_f64(random_share())).await;
             ceiling = (ceiling * 2).min(BACKOFF.1);
@@ -110,7 +115,6 @@ impl Subscriber {
             tracing::debug!(%error, "cannot connect to Redis");
             End::Connect
         })?;
-        self.wishes.start_over();
         tokio::select! {
             end = self.receive(pushes, &overflowed) => end,
             end = self.reconcile(&mut connection) => end,
@@ -149,6 +153,7 @@ impl Subscriber {
                 self.dispatcher.ready().await;
                 self.sequencer.accept(&broadcast);
             }
+            Some(Ok(Envelope::HistoryRemoved(channel))) => self.sequencer.clear(&channel),
             Some(Ok(Envelope::Heartbeat(heartbeat))) if heartbeat.node == self.node => self.health.proven(),
             // Of a later version, or not ours.
             _ => tracing::debug!("a message through Redis makes no sense"),

@@ -138,7 +138,7 @@ async fn a_clean_restart_is_told_to_nobody() {
         let before = node.publish("long:a", 1).await.expect("published");
         server.stop().await;
         node.until_down().await;
-        assert_eq!(node.publish("long:a", 0).await, Err(Refusal::Internal));
+        assert_eq!(node.publish("long:a", 0).await, Err(Refusal::Unavailable));
         server.run().await;
         let after = node.publish_surely("long:a", 2).await;
         assert_eq!(after.epoch, before.epoch);
@@ -201,7 +201,7 @@ async fn a_server_that_hangs_is_found_and_found_again() {
         let client = node.subscriber("long:a").await;
         server.signal("STOP");
         // Answered while the server hangs.
-        assert_eq!(node.publish("long:a", 1).await, Err(Refusal::Internal));
+        assert_eq!(node.publish("long:a", 1).await, Err(Refusal::OutcomeUnknown));
         node.until_down().await;
         server.signal("CONT");
         node.until_up().await;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fanwire_node::Broker;
-use fanwire_node::broker::{Error, History, HistoryQuery, PublishOptions, Published};
+use fanwire_node::broker::{Error, History, HistoryQuery, PublishOptions, Published, Resume};
 use fanwire_wire::{Channel, Publication};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -25,6 +25,7 @@ struct Shared {
 enum Mode {
     Well,
     Down,
+    LoseAnswers,
     HoldRequests,
     HoldAnswers,
 }
@@ -45,6 +46,11 @@ impl Faults {
     /// Every request fails.
     pub fn go_down(&self) {
         self.0.mode.send_replace(Mode::Down);
+    }
+
+    /// Publications are applied, and nobody learns of it.
+    pub fn lose_answers(&self) {
+        self.0.mode.send_replace(Mode::LoseAnswers);
     }
 
     /// Subscribe and history requests wait before they are applied.
@@ -142,6 +148,9 @@ impl Broker for FaultyBroker {
             self.faults.before(Hold::No).await?;
             let published = self.inner.publish(publication, options).await;
             self.faults.after(Hold::No).await;
+            if *self.faults.0.mode.borrow() == Mode::LoseAnswers {
+                return Err(Error::OutcomeUnknown);
+            }
             published
         }
         .boxed()
@@ -168,6 +177,17 @@ impl Broker for FaultyBroker {
         async move {
             self.faults.before(Hold::Yes).await?;
             let history = self.inner.history(&channel, query).await;
+            self.faults.after(Hold::Yes).await;
+            history
+        }
+        .boxed()
+    }
+
+    fn resume(&self, channel: &Channel, resume: Resume) -> BoxFuture<'_, Result<History, Error>> {
+        let channel = channel.clone();
+        async move {
+            self.faults.before(Hold::Yes).await?;
+            let history = self.inner.resume(&channel, resume).await;
             self.faults.after(Hold::Yes).await;
             history
         }

@@ -45,7 +45,7 @@
 //! | `! disconnect user` / `! disconnect user 4001 text` | `{}` |
 //! | `! refresh user` / `! refresh user 30` | `{}`; the term in seconds from now, else for ever |
 //! | `! shutdown` | `{}` |
-//! | `! broker down` / `hold_requests` / `hold_answers` / `up` | `{}`; the broker fails, or keeps requests or answers waiting, see [`Faults`](crate::Faults) |
+//! | `! broker down` / `lose_answers` / `hold_requests` / `hold_answers` / `up` | `{}`; the broker fails, or loses the answers to publications, or keeps requests or answers waiting, see [`Faults`](crate::Faults) |
 //!
 //! Refused requests have the result `{"error": code}`.
 //!

@@ -21,6 +21,8 @@ pub enum Envelope {
     Broadcast(Broadcast),
     /// A node tells itself that it hears what it says.
     Heartbeat(Heartbeat),
+    /// The publications of a channel were removed: what nodes remember of them goes, too.
+    HistoryRemoved(Channel),
 }
 
 /// The proof that what a node publishes comes back to it.
@@ -65,6 +67,9 @@ impl Envelope {
             Self::Heartbeat(Heartbeat { node, number }) => {
                 Body::Heartbeat(proto::Heartbeat { node: node.clone(), number: *number })
             }
+            Self::HistoryRemoved(channel) => {
+                Body::HistoryRemoved(proto::HistoryRemoved { channel: channel.as_str().to_owned() })
+            }
         };
         proto::Envelope { body: Some(body), stamp }.encode_to_vec().into()
     }
@@ -89,6 +94,9 @@ impl Envelope {
             }
             Body::Heartbeat(proto::Heartbeat { node, number }) => {
                 return Ok(Self::Heartbeat(Heartbeat { node, number }));
+            }
+            Body::HistoryRemoved(proto::HistoryRemoved { channel }) => {
+                return Ok(Self::HistoryRemoved(self::channel(&channel)?));
             }
         };
         Ok(Self::Broadcast(broadcast))

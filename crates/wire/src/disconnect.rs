@@ -72,7 +72,7 @@ disconnects! {
     WriteError = 3009, "write_error", "write error";
     /// The client's position cannot be continued.
     InsufficientState = 3010, "insufficient_state", "insufficient state";
-    /// The backend asks the client to come back.
+    /// The backend, or a node that does not hear the others any more, asks the client to come back.
     ForceReconnect = 3011, "force_reconnect", "force reconnect";
     /// A ping was not answered.
     NoPong = 3012, "no_pong", "no pong";

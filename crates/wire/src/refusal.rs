@@ -14,7 +14,7 @@ macro_rules! refusals {
             /// Every refusal.
             pub const ALL: &[Self] = &[$(Self::$variant),*];
 
-            /// The error code.
+            /// The error code. Temporary faults share one.
             #[must_use]
             pub fn code(self) -> u32 {
                 match self { $(Self::$variant => $code,)* }
@@ -38,6 +38,10 @@ macro_rules! refusals {
 refusals! {
     /// A fault of the node.
     Internal = 100, "internal", "internal server error";
+    /// The broker cannot be reached; nothing was applied.
+    Unavailable = 100, "unavailable", "broker unavailable, nothing was applied";
+    /// The broker did not answer; what was asked may have been applied, or may still be.
+    OutcomeUnknown = 100, "outcome_unknown", "no answer from the broker, outcome unknown";
     /// Who asks is not known.
     Unauthorized = 101, "unauthorized", "unauthorized";
     /// The channel belongs to no namespace.
@@ -68,7 +72,7 @@ impl Refusal {
     /// Whether the same request may succeed later.
     #[must_use]
     pub fn temporary(self) -> bool {
-        matches!(self, Self::Internal | Self::TooManyRequests)
+        matches!(self, Self::Internal | Self::Unavailable | Self::OutcomeUnknown | Self::TooManyRequests)
     }
 }
 

@@ -50,7 +50,7 @@ fn refusals() {
         }
         harness.faults.go_down();
         for method in ["history", "history_remove"] {
-            assert_eq!(error(api, method, json!({"channel": "a"}), "internal").await, 100);
+            assert_eq!(error(api, method, json!({"channel": "a"}), "broker unavailable").await, 503);
         }
     });
 }

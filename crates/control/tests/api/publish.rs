@@ -103,7 +103,7 @@ fn refusals() {
             assert_eq!(error(api, "publish", params, word).await, code);
         }
         harness.faults.go_down();
-        assert_eq!(error(api, "publish", json!({"channel": "a", "data": 1}), "internal server error").await, 100);
+        assert_eq!(error(api, "publish", json!({"channel": "a", "data": 1}), "broker unavailable").await, 503);
     });
 }
 
@@ -146,5 +146,28 @@ fn a_broadcast_is_bounded_and_checked_as_a_whole() {
         ] {
             assert_eq!(error(api, "broadcast", params, word).await, 107);
         }
+    });
+}
+
+#[test]
+fn what_was_refused_is_told_from_what_may_have_been_applied() {
+    run(async |harness, api| {
+        let client = harness.probe("user:42").await;
+        client.subscribe("news").await.unwrap();
+        harness.settle().await;
+        let _ = client.take();
+        let publication = |n: i32| json!({"channel": "news", "data": n, "idempotency_key": format!("key {n}")});
+        harness.faults.go_down();
+        assert_eq!(error(api, "publish", publication(1), "nothing was applied").await, 503);
+        assert_eq!(error(api, "history", json!({"channel": "news"}), "broker unavailable").await, 503);
+        harness.faults.lose_answers();
+        assert_eq!(error(api, "publish", publication(2), "outcome unknown").await, 504);
+        harness.faults.heal();
+        harness.settle().await;
+        assert_eq!(client.take_publications(), [2], "it was applied");
+        assert_eq!(result(api, "publish", publication(2)).await["offset"], 1, "the same key settles it");
+        assert_eq!(result(api, "publish", publication(1)).await["offset"], 2);
+        harness.settle().await;
+        assert_eq!(client.take_publications(), [1], "and nothing comes twice");
     });
 }

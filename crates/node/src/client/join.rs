@@ -12,13 +12,11 @@ use super::lifecycle::overridden;
 use super::subscribe::{Recovery, Subscribed};
 use super::{Client, Failure};
 use crate::authorizer::Grant;
-use crate::broker::{History, HistoryQuery, Order};
+use crate::broker::{self, History, Resume, Start, weight};
 use crate::clock;
-use crate::config::ClientConfig;
 use crate::hub::{Audience, JoinGuard};
-use crate::namespace::RecoveryMode;
-use crate::presence::Per;
-use crate::subscription::{Origin, Phase, Subscription, Terms};
+use crate::namespace::{Namespace, RecoveryMode};
+use crate::subscription::{Join, Origin, Phase, Subscription, Terms};
 
 /// A subscription somebody has a right to.
 pub(super) struct Wanted {
@@ -48,7 +46,7 @@ pub(super) struct Prepared {
 impl Prepared {
     /// Whether nobody has ended it meanwhile.
     pub(super) fn is_wanted(&self) -> bool {
-        self.subscription.phase.get() != Phase::Left
+        !self.subscription.has_left()
     }
 }
 
@@ -62,17 +60,21 @@ impl Client {
         let node = Arc::clone(self.worker.node());
         let namespace = node.namespace(&wanted.channel).ok_or(Refusal::UnknownChannel)?;
         let options = overridden(&namespace, &wanted.grant);
+        let terms = Terms {
+            origin: wanted.origin,
+            presence: options.presence,
+            announced: (options.join_leave || options.force_join_leave).then_some(options.join_leave_per),
+            hears_joins: options.force_join_leave || options.join_leave && wanted.join_leave,
+            recoverable: options.recovery,
+            positioned: options.recovery || options.positioning,
+        };
         let subscription = Rc::new(Subscription {
             channel: self.worker.hub().channel(&wanted.channel),
-            terms: Terms {
-                origin: wanted.origin,
-                presence: options.presence,
-                announced: (options.join_leave || options.force_join_leave).then_some(options.join_leave_per),
-                hears_joins: options.force_join_leave || options.join_leave && wanted.join_leave,
-                recoverable: options.recovery,
-                positioned: options.recovery || options.positioning,
-            },
+            terms,
             phase: Cell::new(Phase::Joining),
+            listed: Cell::default(),
+            join: Cell::default(),
+            turn: (terms.presence || terms.announced.is_some()).then(|| self.turn(&wanted.channel)),
             place: Cell::default(),
             expires: Cell::new(self.worker.second_of(wanted.grant.expire_at)),
             info: RefCell::new(wanted.grant.info.clone().map(Box::new)),
@@ -81,9 +83,9 @@ impl Client {
         node.metrics().subscriptions.increment(1);
         self.subscriptions.borrow_mut().push(Rc::clone(&subscription));
 
-        let prepared = self.collect(&subscription, wanted, options.recovery_mode).await;
+        let prepared = self.collect(&subscription, wanted, &options).await;
         if prepared.is_err() {
-            self.detach(&subscription);
+            drop(self.depart(&subscription));
         }
         prepared
     }
@@ -92,36 +94,34 @@ impl Client {
         self: &Rc<Self>,
         subscription: &Rc<Subscription>,
         wanted: Wanted,
-        mode: RecoveryMode,
+        options: &Namespace,
     ) -> Result<Prepared, Failure> {
         let node = Arc::clone(self.worker.node());
         let Wanted { channel, grant, since, reject_unrecovered, .. } = wanted;
         let terms = subscription.terms;
-        let hold = terms.positioned.then(|| subscription.channel.begin_join());
+        let (mode, retention) = (options.recovery_mode, options.retention().filter(|_| terms.positioned));
+        let hold = retention.map(|retention| (retention, subscription.channel.begin_join()));
         let confirmed = node.dispatcher().want(&channel, self.worker.index(), node.broker()).await;
-        confirmed.map_err(|error| self.broker_failed(&error))?;
+        confirmed.map_err(|error| node.unavailable(&error))?;
 
         let since = since.filter(|_| terms.recoverable);
-        let limit = node.config().client.history_limit;
+        let max_bytes = node.config().client.queue_size / 2;
         let stream = match hold {
-            Some(hold) => {
-                let query = match (&since, mode) {
-                    (None, _) => HistoryQuery { since: None, limit: 0, order: Order::Forward },
-                    // One more than allowed tells that there is more.
-                    (Some(since), RecoveryMode::Stream) => {
-                        HistoryQuery { since: Some(since.offset), limit: limit + 1, order: Order::Forward }
-                    }
-                    (Some(_), RecoveryMode::Cache) => HistoryQuery { since: None, limit: 1, order: Order::Reverse },
+            Some((retention, hold)) => {
+                let from = match (&since, mode) {
+                    (None, _) => Start::End,
+                    (Some(since), RecoveryMode::Stream) => Start::Behind(since.clone()),
+                    (Some(_), RecoveryMode::Cache) => Start::Latest,
                 };
-                let history = node.broker().history(&channel, query).await;
-                let history = history.map_err(|error| self.broker_failed(&error))?;
+                let history = node.broker().resume(&channel, Resume { from, retention, max_bytes }).await;
+                let history = history.map_err(|error| node.unavailable(&error))?;
                 self.catch_up(&hold, &history.top).await;
                 Some((history, hold))
             }
             None => None,
         };
         let recovery = stream.as_ref().zip(since).map(|((history, _), since)| {
-            let recovery = recover(mode, &since, history, &node.config().client);
+            let recovery = recover(mode, &since, history, max_bytes);
             node.metrics().recovered(matches!(recovery, Recovery::Complete(_)));
             // The client walks up from where it stood; in cache mode there is nothing to walk.
             let start = match (&recovery, mode) {
@@ -136,13 +136,9 @@ impl Client {
             return Err(Refusal::UnrecoverablePosition.into());
         }
         if terms.presence {
-            let info = Arc::new(self.client_info(Some(subscription)));
-            let added = node.presence().add(&channel, info).await;
-            added.map_err(|error| self.broker_failed(&error))?;
+            self.appear(subscription).await.map_err(|error| node.unavailable(&error))?;
         }
-        if subscription.phase.get() == Phase::Left {
-            // Ended while the broker was asked: take back what the other end could not know of.
-            self.farewell(subscription, Phase::Prepared).await;
+        if subscription.has_left() {
             return Err(if self.is_closed() { Disconnect::ConnectionClosed.into() } else { Refusal::Expired.into() });
         }
         subscription.phase.set(Phase::Prepared);
@@ -152,10 +148,14 @@ impl Client {
     /// Waits until the worker has dispatched what the history read contains. What does not come in time was lost on its
     /// way: the subscribers that missed it are told.
     async fn catch_up(&self, hold: &JoinGuard, top: &Position) {
+        if hold.is_first_position() {
+            // What other subscribers are to get may wait in the mailbox: it comes before the channel begins at `top`.
+            self.worker.barrier().await;
+        }
         // Whether it was in time shows in what is behind.
         let _ = timeout(CATCH_UP, hold.meet(top)).await;
-        for (key, subscription) in hold.catch_up(top) {
-            self.worker.tell_gap(key, &subscription);
+        if let Some(gap) = hold.catch_up(top) {
+            self.worker.tell_of(gap);
         }
     }
 
@@ -192,42 +192,46 @@ impl Client {
         let audience = if subscription.terms.hears_joins { Audience::JoinLeave } else { Audience::Publications };
         channel.activate(&subscription, &self.outlet, self.session.encoder(), audience);
         subscription.phase.set(Phase::Live);
-        if let Some(per) = subscription.terms.announced {
-            let client = Rc::clone(self);
-            let subscription = Rc::clone(&subscription);
-            tokio::task::spawn_local(async move { client.announce_join(&subscription, per).await });
+        if subscription.terms.announced.is_some() {
+            subscription.join.set(Join::Due);
+            let (client, subscription, turn) = (Rc::clone(self), Rc::clone(&subscription), subscription.queue());
+            // Behind the reply.
+            tokio::task::spawn_local(async move {
+                let _turn = turn.await;
+                client.announce_join(&subscription).await;
+            });
         }
         Ok((channel.name.clone(), subscribed))
     }
 
-    /// Announces a join behind the reply; a leave that came in between follows it.
-    async fn announce_join(&self, subscription: &Subscription, per: Per) {
-        let info = Arc::new(self.client_info(Some(subscription)));
-        if let Err(error) = self.worker.node().presence().announce(&subscription.channel.name, info, per).await {
-            self.broker_failed(&error);
-        }
-        if subscription.phase.get() == Phase::Left {
-            self.farewell(subscription, Phase::Announced).await;
-        } else {
-            subscription.phase.set(Phase::Announced);
-        }
+    /// Lists the client in the channel's presence, unless the subscription is over by then.
+    async fn appear(self: &Rc<Self>, subscription: &Rc<Subscription>) -> Result<(), broker::Error> {
+        let (client, subscription, turn) = (Rc::clone(self), Rc::clone(subscription), subscription.queue());
+        // A task of its own: whoever asked may be gone, and what was begun has to end before it is taken back.
+        let listing = tokio::task::spawn_local(async move {
+            let _turn = turn.await;
+            if subscription.has_left() {
+                return Ok(());
+            }
+            subscription.listed.set(true);
+            let info = Arc::new(client.client_info(Some(&subscription)));
+            client.worker.node().presence().add(&subscription.channel.name, info).await.map(|_| ())
+        });
+        listing.await.unwrap_or_else(|_| Err(broker::Error::Unavailable("the worker stops".into())))
     }
 }
 
 /// How long publications may be under way that a history read contains already.
-const CATCH_UP: Duration = Duration::from_secs(5);
+const CATCH_UP: Duration = Duration::from_secs(2);
 
 /// Decides whether the history read continues where the client stood: wholly, or not at all.
-fn recover(mode: RecoveryMode, since: &Position, history: &History, limits: &ClientConfig) -> Recovery {
+fn recover(mode: RecoveryMode, since: &Position, history: &History, max_bytes: usize) -> Recovery {
     let History { publications, top } = history;
     match mode {
         RecoveryMode::Stream => {
-            if !since.epoch.is_empty() && since.epoch != top.epoch || publications.len() > limits.history_limit {
-                return Recovery::Failed;
-            }
             // One too large for the queue would end this connection, and each that tries again.
-            let bytes: usize = publications.iter().map(|publication| publication.payload.bytes().len()).sum();
-            if bytes > limits.queue_size / 2 {
+            let bytes: usize = publications.iter().map(|publication| weight(publication)).sum();
+            if !since.epoch.is_empty() && since.epoch != top.epoch || bytes > max_bytes {
                 return Recovery::Failed;
             }
             let mut offset = since.offset;

@@ -1,12 +1,14 @@
 //! How subscriptions end.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use fanwire_wire::{Channel, Unsubscribe};
+use tokio::task::JoinHandle;
 
 use super::Client;
 use crate::protocol::Event;
-use crate::subscription::{Phase, Subscription};
+use crate::subscription::{Join, Phase, Subscription, Turn};
 
 impl Client {
     /// Ends a subscription from outside and tells the client.
@@ -23,14 +25,11 @@ impl Client {
         if reason == Unsubscribe::InsufficientState {
             self.worker.node().metrics().insufficient_state.increment(1);
         }
-        let (client, subscription) = (Rc::clone(self), Rc::clone(subscription));
         // Where a request still waits for the broker, its answer tells the client.
         if subscription.is_live() {
             self.tell(&Event::Unsubscribed { channel: &subscription.channel.name, reason });
         }
-        // Delivery ends here; what other clients see of it may take its time.
-        let was = self.detach(&subscription);
-        tokio::task::spawn_local(async move { client.farewell(&subscription, was).await });
+        drop(self.depart(subscription));
     }
 
     pub(super) fn end_expired_subscriptions(self: &Rc<Self>, now: u32) {
@@ -45,24 +44,41 @@ impl Client {
     /// Leaves every channel. What other clients see of it follows in a task.
     pub(super) fn leave_all(self: &Rc<Self>) {
         let all = self.subscriptions.borrow().clone();
-        let left: Vec<_> = all.into_iter().map(|subscription| (self.detach(&subscription), subscription)).collect();
-        self.subscriptions.borrow_mut().shrink_to_fit();
-        if left.iter().any(|(was, subscription)| subscription.is_seen(*was)) {
-            let client = Rc::clone(self);
-            tokio::task::spawn_local(async move {
-                for (was, subscription) in left {
-                    client.farewell(&subscription, was).await;
-                }
-            });
+        for subscription in all {
+            drop(self.depart(&subscription));
         }
+        self.subscriptions.borrow_mut().shrink_to_fit();
     }
 
-    /// Ends the delivery to a subscription, now; returns how far it was.
-    pub(super) fn detach(&self, subscription: &Rc<Subscription>) -> Phase {
-        let was = subscription.phase.replace(Phase::Left);
-        if was == Phase::Left {
-            return was;
+    /// Ends a subscription: the delivery to it now, what other clients see of it in a task. The handle, if there is one,
+    /// is ready when they see nothing more.
+    pub(super) fn depart(self: &Rc<Self>, subscription: &Rc<Subscription>) -> Option<JoinHandle<()>> {
+        if subscription.phase.replace(Phase::Left) == Phase::Left {
+            return None;
         }
+        self.detach(subscription);
+        if !subscription.listed.get() && subscription.join.get() == Join::Unsaid {
+            return None;
+        }
+        self.farewells.borrow_mut().push(Rc::clone(subscription));
+        let (client, subscription, turn) = (Rc::clone(self), Rc::clone(subscription), subscription.queue());
+        let pending = self.worker.node().pending_farewell();
+        Some(tokio::task::spawn_local(async move {
+            let _turn = turn.await;
+            client.farewell(&subscription).await;
+            client.farewells.borrow_mut().retain(|other| !Rc::ptr_eq(other, &subscription));
+            drop(pending);
+        }))
+    }
+
+    /// The turn of a new subscription to a channel.
+    pub(super) fn turn(&self, channel: &Channel) -> Turn {
+        let farewells = self.farewells.borrow();
+        let before = farewells.iter().rfind(|before| before.channel.name == *channel);
+        before.and_then(|before| before.turn.clone()).unwrap_or_default()
+    }
+
+    fn detach(&self, subscription: &Rc<Subscription>) {
         let channel = &subscription.channel;
         channel.deactivate(subscription);
         self.subscriptions.borrow_mut().retain(|other| !Rc::ptr_eq(other, subscription));
@@ -71,16 +87,26 @@ impl Client {
             self.worker.hub().remove(channel);
             self.worker.node().dispatcher().release(&channel.name, self.worker.index());
         }
-        was
     }
 
-    /// Takes the client out of a channel's presence, which announces that it left: what a subscription that was this far
-    /// owes the others. A join that is still being announced answers itself.
-    pub(super) async fn farewell(&self, subscription: &Subscription, was: Phase) {
-        if subscription.is_seen(was)
-            && let Err(error) = self.worker.node().presence().remove(&subscription.channel.name, &self.id()).await
-        {
-            self.broker_failed(&error);
+    /// Announces that the client joined, once. For whose turn it is.
+    pub(super) async fn announce_join(&self, subscription: &Subscription) {
+        let (Some(per), Join::Due) = (subscription.terms.announced, subscription.join.get()) else { return };
+        subscription.join.set(Join::Said);
+        let (node, channel) = (self.worker.node(), &subscription.channel.name);
+        let info = Arc::new(self.client_info(Some(subscription)));
+        if let Err(error) = node.presence().announce(channel, info, per).await {
+            node.broker_failed(&error);
+        }
+    }
+
+    /// Takes the client out of the channel's presence, which announces that it left. For whose turn it is.
+    async fn farewell(&self, subscription: &Subscription) {
+        // Nobody leaves who has not joined.
+        self.announce_join(subscription).await;
+        let node = self.worker.node();
+        if let Err(error) = node.presence().remove(&subscription.channel.name, &self.id()).await {
+            node.broker_failed(&error);
         }
     }
 }

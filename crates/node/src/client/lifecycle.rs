@@ -75,6 +75,7 @@ impl Client {
             user: RefCell::new(worker.nobody()),
             info: RefCell::default(),
             subscriptions: RefCell::default(),
+            farewells: RefCell::default(),
             ended: RefCell::default(),
             timers: Timers {
                 last_read: Cell::new(now),

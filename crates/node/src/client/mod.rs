@@ -38,6 +38,8 @@ pub struct Client {
     user: RefCell<Arc<str>>,
     info: RefCell<Option<Box<Bytes>>>,
     subscriptions: RefCell<Vec<Rc<Subscription>>>,
+    /// Those that ended and that other clients may still see.
+    farewells: RefCell<Vec<Rc<Subscription>>>,
     /// The first reason to end the connection.
     ended: RefCell<Option<Disconnect>>,
     timers: Timers,
@@ -205,11 +207,6 @@ impl Client {
             conn_info: unbox(&self.info),
             chan_info: subscription.and_then(|subscription| unbox(&subscription.info)),
         }
-    }
-
-    /// Logs why the broker could not serve a request, and refuses the request.
-    fn broker_failed(&self, error: &crate::broker::Error) -> Refusal {
-        self.worker.node().broker_failed(error)
     }
 }
 

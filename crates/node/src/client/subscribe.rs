@@ -82,9 +82,9 @@ impl Client {
     /// Leaves a channel; quiet if the client is not in it.
     pub async fn unsubscribe(self: &Rc<Self>, channel: &str) {
         let found = Channel::new(channel).ok().and_then(|channel| self.subscription(&channel));
-        if let Some(subscription) = found {
-            let was = self.detach(&subscription);
-            self.farewell(&subscription, was).await;
+        if let Some(farewell) = found.and_then(|subscription| self.depart(&subscription)) {
+            // Ends without a word only with the worker.
+            let _ = farewell.await;
         }
     }
 

@@ -301,6 +301,7 @@ impl Player<'_> {
             }),
             "broker" => match first {
                 "down" => self.harness.faults.go_down(),
+                "lose_answers" => self.harness.faults.lose_answers(),
                 "hold_requests" => self.harness.faults.hold_requests(),
                 "hold_answers" => self.harness.faults.hold_answers(),
                 "up" => self.harness.faults.heal(),

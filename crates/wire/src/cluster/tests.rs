@@ -53,6 +53,7 @@ fn envelope() -> impl Strategy<Value = Envelope> {
         publication().prop_map(Envelope::Broadcast),
         (name(), info()).prop_map(|(name, info)| Envelope::Broadcast(Broadcast::Join(name, Arc::new(info)))),
         (name(), info()).prop_map(|(name, info)| Envelope::Broadcast(Broadcast::Leave(name, Arc::new(info)))),
+        name().prop_map(Envelope::HistoryRemoved),
         (".{0,8}", any::<u64>()).prop_map(|(node, number)| Envelope::Heartbeat(Heartbeat { node, number })),
     ]
 }
