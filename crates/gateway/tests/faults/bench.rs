@@ -1,0 +1,314 @@
+//! A cluster under load: from its start over a fault to the verdict.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use fanwire_testkit::oracle::{At, Entry, Event, Log, Marker, Outcome, Record, Rules, Stream};
+use fanwire_wire::cluster::Envelope;
+use fanwire_wire::{Broadcast, Stamp};
+use tokio::time::{Instant, sleep};
+
+use crate::figures::{Figures, Times};
+use crate::gateway::Gateway;
+use crate::netns::Namespace;
+use crate::proxy::Proxy;
+use crate::publisher::{Address, Load, Nodes, Publisher, Sent};
+use crate::redis::{Keeps, Redis};
+use crate::resp::Value;
+use crate::subscriber::{Manners, Subscriber};
+use crate::{until, within};
+
+/// How a cluster is built and what it bears.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Setup {
+    pub(crate) keeps: Keeps,
+    /// The way to Redis leads through proxies.
+    pub(crate) proxied: bool,
+    pub(crate) load: Load,
+    /// Subscribers and channels with recovery.
+    pub(crate) recoverable: (usize, usize),
+    /// Subscribers and channels with recovery on which nothing is published under the load.
+    pub(crate) quiet: (usize, usize),
+    /// Subscribers and channels without recovery.
+    pub(crate) plain: (usize, usize),
+    /// All of them connect to the first gateway.
+    pub(crate) on_one: bool,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            keeps: Keeps::Everything,
+            proxied: false,
+            load: Load { rate: 500, settle: true },
+            recoverable: (300, 50),
+            quiet: (0, 0),
+            plain: (100, 20),
+            on_one: false,
+        }
+    }
+}
+
+/// The cluster.
+#[derive(Debug)]
+pub(crate) struct Bench {
+    pub(crate) redis: Redis,
+    pub(crate) gateways: Vec<Gateway>,
+    pub(crate) proxies: Vec<Proxy>,
+    pub(crate) subscribers: Vec<Subscriber>,
+    manners: Manners,
+    nodes: Nodes,
+    channels: Vec<String>,
+    publisher: Publisher,
+    /// Where the first gateway lives.
+    namespace: Option<Namespace>,
+    fault: Option<Moment>,
+    healed: Option<Instant>,
+}
+
+/// When the fault began, and what was counted until then.
+#[derive(Clone, Copy, Debug)]
+struct Moment {
+    at: Instant,
+    reads: u64,
+}
+
+/// The gateways of a cluster.
+pub(crate) const NODES: usize = 3;
+
+/// How long the load runs before the fault, and after it at least.
+const WARM: Duration = Duration::from_secs(2);
+
+/// How long a cluster may take to serve everybody again. A bound for the test, far above what is measured.
+const PATIENCE: Duration = Duration::from_secs(40);
+
+impl Bench {
+    /// Starts three gateways on a Redis server and puts them under load.
+    pub(crate) async fn start(setup: Setup) -> Self {
+        Self::start_in(setup, None).await
+    }
+
+    /// The same with the first gateway in a namespace.
+    pub(crate) async fn start_in(setup: Setup, namespace: Option<Namespace>) -> Self {
+        let redis = Redis::start(setup.keeps).await;
+        let mut proxies = Vec::new();
+        let mut gateways = Vec::new();
+        for number in 0..NODES {
+            let space = namespace.as_ref().filter(|_| number == 0);
+            let mut address = redis.address_at(space.map_or([127, 0, 0, 1].into(), Namespace::host));
+            if setup.proxied {
+                let proxy = Proxy::start(address).await;
+                address = proxy.address();
+                proxies.push(proxy);
+            }
+            gateways.push(Gateway::start(&config(address), space).await);
+        }
+        let nodes = Nodes::default();
+        nodes.set(gateways.iter().map(address).collect());
+        let manners = Manners::default();
+        let (subscribers, channels) = populate(&setup, &nodes, &gateways, &manners);
+        until(PATIENCE, "everybody is subscribed", async || subscribers.iter().all(Subscriber::is_live)).await;
+        let busy: Vec<_> = channels.iter().filter(|channel| !channel.starts_with(QUIET)).cloned().collect();
+        let publisher = Publisher::start(&nodes, &busy, setup.load);
+        sleep(WARM).await;
+        Self {
+            redis,
+            gateways,
+            proxies,
+            subscribers,
+            manners,
+            nodes,
+            channels,
+            publisher,
+            namespace,
+            fault: None,
+            healed: None,
+        }
+    }
+
+    /// The fault begins.
+    pub(crate) async fn fault_begins(&mut self) -> Instant {
+        let reads = self.redis.history_reads().await;
+        let at = Instant::now();
+        self.fault = Some(Moment { at, reads });
+        at
+    }
+
+    /// The fault is over, as far as the test is concerned.
+    pub(crate) fn fault_ends(&mut self) -> Instant {
+        *self.healed.insert(Instant::now())
+    }
+
+    /// Where the first gateway lives, and the port of Redis as it sees it.
+    pub(crate) fn cable(&self) -> (&Namespace, u16) {
+        (self.namespace.as_ref().expect("there is one"), self.redis.address().port())
+    }
+
+    /// Sends nobody to a gateway any more, and kills it.
+    pub(crate) fn kill(&mut self, number: usize) {
+        self.gateways[number].kill();
+        let alive = self.gateways.iter().filter(|gateway| gateway.is_alive());
+        self.nodes.set(alive.map(address).collect());
+    }
+
+    /// Waits until Redis carries everything again.
+    pub(crate) async fn until_ready(&self) {
+        for gateway in self.gateways.iter().filter(|gateway| gateway.is_alive()) {
+            gateway.until_ready().await;
+        }
+    }
+
+    /// Lets clients leave and come back all the time, or waits until all of them are there and stay.
+    pub(crate) async fn restless(&self, restless: bool) {
+        self.manners.restless(restless);
+        if !restless {
+            until(PATIENCE, "everybody is subscribed", async || self.subscribers.iter().all(Subscriber::is_live)).await;
+        }
+    }
+
+    /// Stops the load; returns what was published.
+    pub(crate) async fn quiet(&mut self) -> Vec<Sent> {
+        within(Duration::from_secs(150), "every publication is settled", self.publisher.stop()).await
+    }
+
+    /// Publishes once to every channel, for sure.
+    pub(crate) async fn publish_everywhere(&self) -> Vec<Sent> {
+        self.publisher.publish_to(&self.nodes, &self.channels).await
+    }
+
+    /// Waits until every subscriber has seen the last of these publications on its channel.
+    pub(crate) async fn until_seen(&self, sent: &[Sent], limit: Duration) {
+        let last = |channel: &str| {
+            let of_channel = sent.iter().filter(|sent| sent.published.channel == channel);
+            of_channel.map(|sent| sent.published.pub_id).max()
+        };
+        let end = Instant::now() + limit;
+        let deaf = || {
+            let behind = self.subscribers.iter().filter(|subscriber| {
+                let last = last(&subscriber.channel);
+                subscriber.notes(|notes| notes.dead.is_some() || notes.last < last)
+            });
+            behind.collect::<Vec<_>>()
+        };
+        while !deaf().is_empty() && Instant::now() < end {
+            sleep(Duration::from_millis(10)).await;
+        }
+        let deaf = deaf().into_iter().map(|subscriber| {
+            let state =
+                subscriber.notes(|notes| (notes.node, notes.dead.clone(), notes.last, notes.events.last().cloned()));
+            format!("\n  {} on {}: {state:?}", subscriber.name, subscriber.channel)
+        });
+        let deaf: String = deaf.collect();
+        assert!(deaf.is_empty(), "deaf or dead {limit:?} after the last publication:{deaf}");
+    }
+
+    /// Lets the load run on for a moment, stops it, and judges what everybody saw.
+    pub(crate) async fn finish(mut self, name: &'static str) -> Figures {
+        sleep(WARM).await;
+        let mut sent = self.quiet().await;
+        let markers = self.publish_everywhere().await;
+        self.until_seen(&markers, PATIENCE).await;
+        sent.extend(markers.iter().cloned());
+        self.judge(name, sent, &markers).await
+    }
+
+    /// Judges what everybody saw of all that was sent.
+    pub(crate) async fn judge(mut self, name: &'static str, sent: Vec<Sent>, markers: &[Sent]) -> Figures {
+        let fault = self.fault.expect("there was a fault");
+        let reads = self.redis.history_reads().await - fault.reads;
+        let mut log = Log::default();
+        sent.iter().for_each(|sent| log.published(sent.published.clone()));
+        for Sent { published, .. } in markers {
+            assert!(matches!(published.outcome, Outcome::Acked(_)), "{published:?}");
+            let marker = Marker { channel: published.channel.clone(), pub_id: published.pub_id };
+            log.records.push(Record::Marker(marker));
+        }
+        for channel in self.channels.iter().filter(|channel| channel.starts_with(RECOVERABLE)) {
+            let stream = read_stream(&self.redis, channel).await;
+            log.records.push(Record::Stream(stream));
+        }
+        let (mut resubscribed, mut seen) = (0, Vec::new());
+        for subscriber in std::mem::take(&mut self.subscribers) {
+            let (name, channel, notes) = subscriber.stop().await;
+            let subscribed = notes.events.iter().filter(|(_, event)| matches!(event, Event::Subscribed { .. })).count();
+            resubscribed += subscribed - 1;
+            notes.events.iter().for_each(|(_, event)| log.seen(&name, &channel, event.clone()));
+            seen.extend(notes.events.into_iter().filter_map(|(at, event)| match event {
+                Event::Publication { pub_id: Some(pub_id), .. } => Some((pub_id, at)),
+                _ => None,
+            }));
+        }
+        self.gateways.iter().filter(|gateway| gateway.is_alive()).for_each(Gateway::check_log);
+        let report = log.judge(&Rules::default());
+        let times = Times::of(fault.at, self.healed.unwrap_or(fault.at), &self.gateways, &sent, &seen);
+        let figures = Figures { name, report, reads, resubscribed, times };
+        figures.print();
+        figures
+    }
+}
+
+/// What channels with recovery begin with, the quiet ones of them, and those without.
+const RECOVERABLE: &str = "kept:";
+pub(crate) const QUIET: &str = "kept:quiet";
+const PLAIN: &str = "plain:";
+
+fn populate(setup: &Setup, nodes: &Nodes, gateways: &[Gateway], manners: &Manners) -> (Vec<Subscriber>, Vec<String>) {
+    let (mut subscribers, mut channels) = (Vec::new(), Vec::new());
+    for (prefix, (clients, number)) in [(RECOVERABLE, setup.recoverable), (QUIET, setup.quiet), (PLAIN, setup.plain)] {
+        let own = (0..number).map(|n| format!("{prefix}{n}")).collect::<Vec<_>>();
+        for n in 0..clients {
+            let channel = own[n % number].clone();
+            let first = gateways[if setup.on_one { 0 } else { (n / number) % gateways.len() }].public;
+            subscribers.push(Subscriber::start(format!("{prefix}client{n}"), channel, nodes, first, manners));
+        }
+        channels.extend(own);
+    }
+    (subscribers, channels)
+}
+
+fn address(gateway: &Gateway) -> Address {
+    Address { public: gateway.public, control: gateway.control }
+}
+
+/// Histories are long enough to hold everything, so that the oracle can read all of it.
+fn config(redis: SocketAddr) -> String {
+    format!(
+        r#"
+[broker]
+kind = "redis"
+redis = {{ urls = ["redis://{redis}"] }}
+[client]
+insecure = true
+history_limit = 20000
+[[namespace]]
+name = "kept"
+presence = true
+history_size = 20000
+history_ttl = "1h"
+recovery = true
+[[namespace]]
+name = "plain"
+"#
+    )
+}
+
+/// Reads all that Redis keeps of a channel, past the gateways.
+async fn read_stream(redis: &Redis, channel: &str) -> Stream {
+    let keys = redis.ask(&["KEYS", &format!("fanwire:stream:*{channel}")]).await.items();
+    let key = keys.iter().map(Value::text).find(|key| key.ends_with(&format!(":{channel}"))).expect("a stream");
+    let mut entries = Vec::new();
+    for entry in redis.ask(&["XRANGE", &key, "-", "+"]).await.items() {
+        let [_, fields] = <[_; 2]>::try_from(entry.items()).expect("an id and its fields");
+        let Some(Value::Bytes(Some(envelope))) = fields.items().into_iter().nth(1) else { panic!("an envelope") };
+        let Ok(Envelope::Broadcast(Broadcast::Publication(publication))) = Envelope::decode(Bytes::from(envelope))
+        else {
+            panic!("a publication")
+        };
+        let Some(Stamp { position, prev }) = &publication.stamp else { panic!("a stamp") };
+        let data: serde_json::Value = serde_json::from_slice(publication.payload.bytes()).expect("JSON");
+        entries.push(Entry { at: At::from(position), prev: *prev, pub_id: data["id"].as_u64().expect("an id") });
+    }
+    let top = entries.iter().map(|entry| &entry.at).max_by_key(|at| at.offset).expect("an entry").clone();
+    Stream { channel: channel.to_owned(), top, entries }
+}

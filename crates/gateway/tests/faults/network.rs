@@ -1,0 +1,60 @@
+//! The cable between one node of three and Redis.
+
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use crate::bench::{Bench, Setup};
+use crate::figures::{Figures, say};
+use crate::long_or;
+use crate::netns::Namespace;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a stage of its own: ./test faults"]
+async fn f09_partition() {
+    let name = long_or("F9 one node cut off for 20 s", "F9 one node cut off for 8 s");
+    partition(name, "drop", "drop").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a stage of its own: ./test faults"]
+async fn f10_partition_in_one_direction() {
+    let name = long_or("F10 … from Redis to the node only, 20 s", "F10 … from Redis to the node only, 8 s");
+    partition(name, "drop", "accept").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a stage of its own: ./test faults"]
+async fn f11_loss() {
+    let loss = "numgen random mod 100 < 5 drop";
+    let Some(figures) = cut("F11 5 % loss between one node and Redis", loss, loss, 10 * SECOND).await else { return };
+    figures.assert_clean().assert_unnoticed();
+}
+
+async fn partition(name: &'static str, coming: &str, going: &str) {
+    let Some(figures) = cut(name, coming, going, long_or(20, 8) * SECOND).await else { return };
+    figures.assert_clean().assert_unnoticed();
+    assert!(figures.times.detect.is_some_and(|detect| detect <= 3 * SECOND), "found late: {:?}", figures.times.detect);
+}
+
+/// Treats the packets of one node in this way for a while.
+async fn cut(name: &'static str, coming: &str, going: &str, length: Duration) -> Option<Figures> {
+    let Some(namespace) = Namespace::create() else {
+        say(&format!("SKIPPED {name}: network namespaces need root"));
+        return None;
+    };
+    let mut bench = Bench::start_in(Setup::default(), Some(namespace)).await;
+    let begun = bench.fault_begins().await;
+    let (cable, port) = bench.cable();
+    cable.rule(port, coming, going);
+    sleep(length).await;
+    cable.lift();
+    bench.fault_ends();
+    bench.until_ready().await;
+    for other in &bench.gateways[1..] {
+        assert_eq!(other.detected(begun), None, "the others are not affected");
+    }
+    Some(bench.finish(name).await)
+}

@@ -1,0 +1,82 @@
+//! Nodes die.
+
+use std::time::Duration;
+
+use fanwire_testkit::oracle::Event;
+use serde_json::json;
+use tokio::time::Instant;
+
+use crate::bench::{Bench, NODES, Setup};
+use crate::figures::say;
+use crate::publisher::Load;
+use crate::{long_or, until};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a stage of its own: ./test faults"]
+async fn f14_killed() {
+    let setup = Setup::default();
+    let mut bench = Bench::start(setup).await;
+    let begun = bench.fault_begins().await;
+    let moved = bench
+        .subscribers
+        .iter()
+        .filter(|subscriber| subscriber.notes(|notes| notes.node == Some(bench.gateways[0].public)));
+    let moved = moved.count();
+    bench.kill(0);
+    bench.fault_ends();
+    until(30 * SECOND, "presence is clean", async || present(&bench, setup.recoverable.1).await == setup.recoverable.0)
+        .await;
+    let clean = begun.elapsed();
+    say(&format!("  presence clean after {:.2} s", clean.as_secs_f64()));
+    let figures = bench.finish("F14 a node killed").await;
+    figures.assert_clean();
+    assert_eq!((figures.report.told, figures.resubscribed), (0, moved), "all of them, and only they, have moved");
+    assert!(clean < 20 * SECOND, "presence clean after {clean:?}");
+}
+
+/// Who is there, in all channels, as another node sees it.
+async fn present(bench: &Bench, channels: usize) -> usize {
+    let mut sum = 0;
+    for number in 0..channels {
+        let stats = bench.gateways[1].api("presence_stats", &json!({ "channel": format!("kept:{number}") })).await;
+        sum += stats["num_clients"].as_u64().unwrap_or_default() as usize;
+    }
+    sum
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a stage of its own: ./test faults"]
+async fn f17_storm() {
+    let load = Load { rate: 20, ..Setup::default().load };
+    let clients = long_or(8000, 4000);
+    let setup = Setup { load, recoverable: (clients, 20), plain: (0, 0), on_one: true, ..Setup::default() };
+    let mut bench = Bench::start(setup).await;
+    let begun = bench.fault_begins().await;
+    bench.kill(0);
+    bench.fault_ends();
+    let back = |bench: &Bench| -> Vec<Instant> {
+        let again = |events: &[(Instant, Event)]| {
+            let again = events.iter().find(|(at, event)| *at > begun && matches!(event, Event::Subscribed { .. }));
+            again.map(|(at, _)| *at)
+        };
+        bench.subscribers.iter().filter_map(|subscriber| subscriber.notes(|notes| again(&notes.events))).collect()
+    };
+    until(120 * SECOND, "everybody is back", async || back(&bench).len() == clients).await;
+    let mut times = back(&bench);
+    times.sort();
+    let after = |share: f64| (times[((clients - 1) as f64 * share) as usize] - begun).as_secs_f64();
+    say(&format!("  half of {clients} are back after {:.2} s, 99 % after {:.2} s", after(0.5), after(0.99)));
+    let figures =
+        bench.finish(long_or("F17 a node with 8,000 clients killed", "F17 a node with 4,000 clients killed")).await;
+    figures.assert_clean();
+    assert_eq!((figures.report.told, figures.report.failed_recoveries), (0, 0), "everybody has recovered");
+    let most = (2 * setup.recoverable.1 * (NODES - 1)) as u64;
+    assert!(
+        figures.reads <= most,
+        "{} histories read for {} channels: one for each client?",
+        figures.reads,
+        setup.recoverable.1
+    );
+}
