@@ -189,8 +189,9 @@ impl Bench {
 
 fn config() -> Config {
     let long = Namespace { name: "long".into(), presence: false, join_leave: false, ..Namespace::open("") };
-    let plain = Namespace { name: String::new(), history_size: 0, history_ttl: Duration::ZERO, ..long.clone() };
-    let mut config = open_config(Namespace { recovery: false, positioning: false, ..plain });
+    let plain = Namespace { recovery: false, positioning: false, history_size: 0, ..Namespace::open("") };
+    let mut config =
+        open_config(Namespace { history_ttl: Duration::ZERO, presence: false, join_leave: false, ..plain });
     config.namespaces.push(long);
     config
 }
