@@ -193,6 +193,29 @@ async fn a_server_that_forgets_everything_is_told_again() {
 }
 
 #[tokio::test]
+async fn who_leaves_before_everything_is_forgotten_still_leaves() {
+    let server = Server::start().await;
+    run(async {
+        let cable = Cable::to(&server).await;
+        let room = channel("room");
+        let (cut, watcher) = (Member::start(&cable.config("fanwire")), Watcher::start(&server.config("fanwire")).await);
+        let mut observer = watcher.observer(&room).await;
+        for client in ["stays", "leaves"] {
+            cut.enter(&room, &info("42", client), Per::Connection).await;
+        }
+        observer.hears(&["+stays", "+leaves"]).await;
+        cable.cut();
+        cut.presence.remove(&room, "leaves").await.expect_err("nobody is reached");
+        server.ask(&["FLUSHALL"]).await;
+        cable.mend();
+        observer.hears(&["-leaves"]).await;
+        until_counted(&cut.presence, &room, PresenceStats { clients: 1, users: 1 }).await;
+        observer.hears(&[]).await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn restarts_are_heard_by_nobody_but_who_left_meanwhile_leaves() {
     for persistent in ["yes", "no"] {
         let options = ["--save", "", "--appendonly", persistent, "--appendfsync", "always"];
@@ -287,6 +310,36 @@ async fn what_a_hanging_server_does_late_is_taken_back() {
         sleep(RENEWAL * 8).await;
         assert_eq!(clients(&one.presence, &room).await, ["stays"]);
         observer.hears(&[]).await;
+    })
+    .await;
+}
+
+/// What was sent on a connection that was given up reaches the server after everything that came later.
+#[tokio::test]
+async fn what_arrives_late_is_void() {
+    let server = Server::start().await;
+    run(async {
+        let cable = Cable::to(&server).await;
+        let config = Config { timeout: Duration::from_millis(300), ..cable.config("fanwire") };
+        let room = channel("room");
+        let (one, watcher) = (Member::start(&config), Watcher::start(&server.config("fanwire")).await);
+        let mut observer = watcher.observer(&room).await;
+        one.enter(&room, &info("42", "stays"), Per::Connection).await;
+        one.enter(&room, &info("42", "is added twice"), Per::Connection).await;
+        observer.hears(&["+stays", "+is added twice"]).await;
+        cable.hold();
+        let late = info("7", "late");
+        one.presence.add(&room, Arc::clone(&late)).await.expect_err("no answer");
+        let _ = one.presence.remove(&room, "late").await;
+        let _ = one.presence.remove(&room, "is added twice").await;
+        observer.hears(&["-is added twice"]).await;
+        one.enter(&room, &info("42", "is added twice"), Per::Connection).await;
+        observer.hears(&["+is added twice"]).await;
+        cable.mend();
+        sleep(RENEWAL * 3).await;
+        observer.hears(&[]).await;
+        assert_eq!(clients(&one.presence, &room).await, ["is added twice", "stays"]);
+        assert_eq!(one.presence.stats(&room).await, Ok(PresenceStats { clients: 2, users: 1 }));
     })
     .await;
 }
