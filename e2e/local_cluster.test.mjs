@@ -1,10 +1,10 @@
 // deploy/local-cluster.sh: a whole cluster with its balancer and its monitoring, as somebody who tries it out has it.
 
 import assert from 'node:assert/strict';
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { join, relative } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 
@@ -14,6 +14,8 @@ import { ENCODINGS, newClient } from './sdk.mjs';
 const SCRIPT = fileURLToPath(new URL('../deploy/local-cluster.sh', import.meta.url));
 const KEY = readFileSync(new URL('../deploy/secrets/api-key', import.meta.url), 'utf8').trim();
 const NODES = ['node1', 'node2', 'node3'];
+const ROOT = fileURLToPath(new URL('..', import.meta.url));
+const DASHBOARDS = filesIn('deploy/grafana/dashboards', '.json');
 
 describe('a cluster of plain processes', () => {
   const folder = mkdtempSync(join(tmpdir(), 'fanwire-e2e-'));
@@ -57,6 +59,37 @@ describe('a cluster of plain processes', () => {
     await until('Prometheus has seen it', () => asked(`up{job="fanwire",instance="127.0.0.1:${port(22)}"} == 0`));
   });
 
+  test('what dashboards, alerts and documents name is measured, and what is measured is documented', async () => {
+    const text = await (await fetch(`http://127.0.0.1:${port(21)}/metrics`)).text();
+    const linted = await run('promtool', ['check', 'metrics'], { input: text });
+    assert.equal(linted.code, 0, linted.stderr);
+
+    const { samples, types } = new Metrics(text);
+    const measured = new Set([...types.keys(), ...samples.map(({ name }) => name)]);
+    for (const [file, names] of namedMetrics()) {
+      assert.deepEqual(names.filter((name) => !measured.has(name)), [], `${file} names what does not exist`);
+    }
+    const documented = new Set(namedMetrics().get('docs/metrics.md'));
+    assert.deepEqual([...types.keys()].filter((name) => !documented.has(name)), [], 'docs/metrics.md lacks them');
+  });
+
+  test('Prometheus takes every question of the dashboards, and every alert', async () => {
+    const questions = DASHBOARDS.flatMap((file) => JSON.parse(readFileSync(file, 'utf8')).panels)
+      .flatMap(({ targets = [] }) => targets)
+      .map(({ expr }) => expr.replaceAll('$job', 'fanwire').replaceAll('$instance', '.*').replaceAll('$__rate_interval', '1m'));
+    assert.ok(questions.length > 60, `${questions.length}`);
+    for (const question of questions) await asked(question);
+    await until('its first scrapes are there', () => asked('count(fanwire_build_info) == 2'));
+
+    const { groups } = await prometheus('rules');
+    const rules = groups.flatMap(({ rules }) => rules);
+    assert.ok(rules.length > 20, `${rules.length}`);
+    const evaluated = async () =>
+      (await prometheus('rules')).groups.flatMap(({ rules }) => rules).every(({ health }) => health === 'ok');
+    await until('all rules are evaluated', evaluated);
+    await until('the loss of the node is an alert to come', () => asked('ALERTS{alertname="FanwireNodeDown"}'));
+  });
+
   test('a node that is restarted gets clients again', async (t) => {
     const restarted = await script('restart', 'node2');
     assert.equal(restarted.code, 0, restarted.stderr);
@@ -80,11 +113,34 @@ describe('a cluster of plain processes', () => {
     for (const offset of [0, 10, 30, 40, 50]) assert.ok(!(await listens(port(offset))), `port ${port(offset)}`);
   });
 
+  /** Whether the answer of Prometheus is not empty. */
   async function asked(query) {
-    const answer = await fetch(`http://127.0.0.1:${port(40)}/api/v1/query?query=${encodeURIComponent(query)}`);
-    return (await answer.json()).data.result.length > 0;
+    return (await prometheus(`query?query=${encodeURIComponent(query)}`)).result.length > 0;
+  }
+
+  async function prometheus(path) {
+    const answer = await (await fetch(`http://127.0.0.1:${port(40)}/api/v1/${path}`)).json();
+    assert.equal(answer.status, 'success', `${path}: ${answer.error}`);
+    return answer.data;
   }
 });
+
+/** The metrics that each dashboard, rule and document names, by file. */
+function namedMetrics() {
+  const files = [...DASHBOARDS, join(ROOT, 'deploy/prometheus/alerts.yml'), ...filesIn('docs', '.md'), join(ROOT, 'README.md')];
+  return new Map(
+    files.map((file) => {
+      const names = readFileSync(file, 'utf8').match(/\b(?:fanwire|process)_[a-z_]+\b(?!=)/g) ?? [];
+      return [relative(ROOT, file), [...new Set(names)]];
+    }),
+  );
+}
+
+function filesIn(folder, ending) {
+  const names = readdirSync(join(ROOT, folder)).filter((name) => name.endsWith(ending));
+  assert.ok(names.length > 0, folder);
+  return names.map((name) => join(ROOT, folder, name));
+}
 
 async function subscriber(t, url) {
   const inbox = new Inbox();
