@@ -197,17 +197,17 @@ fn warn_of_consequences(config: &Config, mode: Mode) {
 
 /// Hands the clients over whenever nothing has come through Redis for so long, until it does again.
 async fn give_up(node: Arc<Node>, health: fanwire_redis::Health, after: Duration) {
-    let until = async |wanted: fn(&fanwire_redis::Health, Duration) -> bool| {
-        while !wanted(&health, after) {
+    let until = async |wanted: fn(Option<Duration>, Duration) -> bool| {
+        while !wanted(health.cut_off(), after) {
             tokio::time::sleep(Duration::from_millis(250)).await;
         }
     };
     loop {
-        until(|health, after| !health.is_up() && health.proof_age() >= after).await;
+        until(|cut_off, after| cut_off.is_some_and(|time| time >= after)).await;
         tracing::warn!("nothing comes through Redis: clients are handed over to other nodes");
         tokio::select! {
             () = node.hand_over() => {}
-            () = until(|health, _| health.is_up()) => {}
+            () = until(|cut_off, _| cut_off.is_none()) => {}
         }
         tracing::info!("new connections are welcome again");
     }

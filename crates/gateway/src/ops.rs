@@ -1,6 +1,7 @@
 //! Metrics and health, for the people and machines that run the node.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use fanwire_net::Handler;
@@ -9,6 +10,7 @@ use futures_util::FutureExt;
 use http::{Response, StatusCode, header};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use metrics_process::Collector;
+use serde_json::json;
 use tokio::sync::watch;
 
 /// Installs the recorder behind every metric of the process.
@@ -70,13 +72,24 @@ impl Readiness {
                 () if !up => (!self.unready_when_down, "degraded"),
                 () => (true, "ready"),
             };
-            let redis = self.health.as_ref().map_or_else(String::new, |health| {
-                format!(",\"redis\":{{\"up\":{up},\"proof_age_ms\":{}}}", health.proof_age().as_millis())
-            });
+            let mut body = json!({ "status": status });
+            if let Some(health) = &self.health {
+                let shards: Vec<_> = health.shards().iter().map(shard).collect();
+                body["redis"] = json!({ "up": up, "proof_age_ms": millis(health.proof_age()), "shards": shards });
+            }
             let code = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-            text(code, "application/json", format!("{{\"status\":\"{status}\"{redis}}}"))
+            text(code, "application/json", body.to_string())
         })
     }
+}
+
+fn shard(shard: &fanwire_redis::Shard) -> serde_json::Value {
+    let fanwire_redis::Shard { shard, server, up, proof_age } = shard;
+    json!({ "shard": shard, "server": server, "up": up, "proof_age_ms": millis(*proof_age) })
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn text(

@@ -2,11 +2,10 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
+use fanwire_node::Broker;
 use fanwire_node::broker::{Error, History, HistoryQuery, PublishOptions, Published, Resume};
 use fanwire_node::sequencer::Comparison;
-use fanwire_node::{Broker, Sequencer};
 use fanwire_wire::cluster::Envelope;
 use fanwire_wire::{Channel, Publication};
 use futures_util::FutureExt;
@@ -14,17 +13,14 @@ use futures_util::future::BoxFuture;
 use tokio::time::timeout;
 
 use crate::Tasks;
-use crate::health::Health;
+use crate::reception::Reception;
 use crate::store::Store;
 use crate::wishes::Wishes;
 
-/// Carries publications over one Redis server. Dropping it ends its connections.
+/// Carries publications over Redis. Dropping it ends its connections.
 pub struct RedisBroker {
     pub(crate) store: Arc<Store>,
-    pub(crate) wishes: Arc<Wishes>,
-    pub(crate) sequencer: Arc<Sequencer>,
-    pub(crate) health: Health,
-    pub(crate) timeout: Duration,
+    pub(crate) reception: Arc<Reception>,
     pub(crate) _tasks: Tasks,
 }
 
@@ -35,10 +31,10 @@ impl Broker for RedisBroker {
 
     fn subscribe(&self, channel: &Channel) -> BoxFuture<'_, Result<(), Error>> {
         // The wish counts from now on, whether anybody waits for it or not.
-        let confirmed = self.wishes.want(channel);
+        let confirmed = self.wishes(channel).want(channel);
         async move {
             let Some(confirmed) = confirmed else { return Ok(()) };
-            match timeout(self.timeout, confirmed).await {
+            match timeout(self.reception.timeout, confirmed).await {
                 Ok(Ok(())) => Ok(()),
                 _ => Err(Error::Unavailable("Redis has not confirmed the subscription".into())),
             }
@@ -47,7 +43,9 @@ impl Broker for RedisBroker {
     }
 
     fn unsubscribe(&self, channel: &Channel) {
-        self.wishes.leave(channel);
+        if self.wishes(channel).leave(channel) {
+            self.reception.sequencer.forget(channel);
+        }
     }
 
     fn history(&self, channel: &Channel, query: HistoryQuery) -> BoxFuture<'_, Result<History, Error>> {
@@ -58,8 +56,8 @@ impl Broker for RedisBroker {
     fn resume(&self, channel: &Channel, resume: Resume) -> BoxFuture<'_, Result<History, Error>> {
         let channel = channel.clone();
         async move {
-            let how = if self.health.is_up() { Comparison::Routine } else { Comparison::Suspicious };
-            self.sequencer.resume(&channel, resume, how).await
+            let how = if self.reception.is_up(&channel) { Comparison::Routine } else { Comparison::Suspicious };
+            self.reception.sequencer.resume(&channel, resume, how).await
         }
         .boxed()
     }
@@ -69,15 +67,21 @@ impl Broker for RedisBroker {
         async move {
             self.store.remove_history(&channel).await?;
             // Nodes forget it, too.
-            let name = self.store.keys.channel(&channel);
-            self.store.send(&name, &Envelope::HistoryRemoved(channel).encode()).await
+            let (partition, name) = (self.store.keys.partition(&channel), self.store.keys.channel(&channel));
+            self.store.send(partition, &name, &Envelope::HistoryRemoved(channel).encode()).await
         }
         .boxed()
     }
 }
 
+impl RedisBroker {
+    fn wishes(&self, channel: &Channel) -> &Wishes {
+        self.reception.wishes(self.store.keys.partition(channel))
+    }
+}
+
 impl fmt::Debug for RedisBroker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RedisBroker").field("health", &self.health).finish_non_exhaustive()
+        f.debug_struct("RedisBroker").field("health", &self.reception.health).finish_non_exhaustive()
     }
 }

@@ -1,179 +1,258 @@
-//! The connection for commands: shared, pipelined, made anew whenever it is gone.
+//! Commands, each sent to the server of its partition, and answered or given up within the configured time.
 
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use fanwire_node::broker::Error;
-use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, Cmd, Pipeline, PushInfo, PushKind, RedisError, RedisResult, Value};
-use tokio::sync::Mutex;
-use tokio::time::{Instant, timeout_at};
+use futures_util::future::join_all;
+use parking_lot::Mutex;
+use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind, Value};
+use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::functions::{self, Function, Scripts};
+use crate::functions::{Call, Function};
+use crate::link::{Asking, Link, Request};
+use crate::partitions::Partition;
+use crate::topology::{Server, Topology};
+use crate::url::Address;
 
-/// Sends commands, each answered or given up within the configured time.
+/// Keeps one connection to each server. A request follows its partition wherever it is served.
 pub(crate) struct Commands {
-    client: Client,
+    topology: Arc<Topology>,
     timeout: Duration,
-    scripts: Scripts,
-    /// Functions are not permitted on this server: scripts take their place.
-    without_functions: AtomicBool,
-    /// Held while connecting, so that one attempt serves all who wait.
-    link: Mutex<Option<Link>>,
+    links: Mutex<HashMap<Server, Arc<Seat>>>,
 }
 
-#[derive(Clone)]
-struct Link {
-    connection: MultiplexedConnection,
-    /// Set as soon as the connection is known to be gone.
-    broken: Arc<AtomicBool>,
+/// The place of a link. Held while connecting, so that one attempt serves all who wait.
+type Seat = tokio::sync::Mutex<Dialled>;
+
+#[derive(Default)]
+struct Dialled {
+    link: Option<Link>,
+    failed: Option<(Instant, Error)>,
 }
 
-/// The requests that may wait to be written to the socket.
-const PIPELINE: usize = 4096;
+/// What a server's refusal means for what was asked. In no case was anything applied.
+enum Refusal {
+    /// Another server does it.
+    Moved(Address),
+    /// Another server does it, this time.
+    Ask(Address),
+    /// The same server will do it soon.
+    Later,
+    /// The server is no primary, or knows none; who is one has to be asked.
+    Elsewhere,
+    /// It is refused.
+    Final,
+}
+
+/// How often one request is sent at most: on its way through a slot that is handed over, it is sent on or back several times.
+const MAX_ATTEMPTS: usize = 32;
+
+/// How long a request waits that a server may soon take, and how long a failed dial answers for the ones behind it.
+const PAUSE: Duration = Duration::from_millis(25);
 
 impl Commands {
-    pub(crate) fn new(client: Client, timeout: Duration) -> Self {
-        Self {
-            client,
-            timeout,
-            scripts: Scripts::new(),
-            without_functions: AtomicBool::new(false),
-            link: Mutex::default(),
-        }
+    pub(crate) fn new(topology: Arc<Topology>, timeout: Duration) -> Self {
+        Self { topology, timeout, links: Mutex::default() }
     }
 
     /// Calls a function of the library.
-    pub(crate) async fn call(&self, function: Function, keys: &[String], args: &[Bytes]) -> Result<Value, Error> {
-        self.run(async |connection| {
-            if !self.without_functions.load(Ordering::Relaxed) {
-                let mut command = redis::cmd("FCALL");
-                command.arg(function.name()).arg(keys.len()).arg(keys);
-                for arg in args {
-                    command.arg(&**arg);
-                }
-                match command.query_async(connection).await {
-                    Err(error) if is_unknown_function(&error) => {
-                        self.load_functions(connection).await?;
-                        if !self.without_functions.load(Ordering::Relaxed) {
-                            return command.query_async(connection).await;
-                        }
-                    }
-                    answer => return answer,
-                }
-            }
-            let mut call = self.scripts.get(function).prepare_invoke();
-            for key in keys {
-                call.key(key);
-            }
-            for arg in args {
-                call.arg(&**arg);
-            }
-            call.invoke_async(connection).await
-        })
-        .await
+    pub(crate) async fn call(
+        &self,
+        partition: Partition,
+        function: Function,
+        keys: &[String],
+        args: &[Bytes],
+    ) -> Result<Value, Error> {
+        self.run(partition, Request::Call(&Call { function, keys, args })).await
     }
 
     /// Runs one command.
-    pub(crate) async fn command(&self, command: &Cmd) -> Result<Value, Error> {
-        self.run(async |connection| command.query_async(connection).await).await
+    pub(crate) async fn command(&self, partition: Partition, command: &Cmd) -> Result<Value, Error> {
+        self.run(partition, Request::Command(command)).await
     }
 
-    /// Runs commands in one round trip.
-    pub(crate) async fn pipeline(&self, pipeline: &Pipeline) -> Result<Vec<Value>, Error> {
-        self.run(async |connection| pipeline.query_async(connection).await).await
-    }
-
-    async fn run<T>(&self, work: impl AsyncFnOnce(&mut MultiplexedConnection) -> RedisResult<T>) -> Result<T, Error> {
+    /// Runs commands in one round trip to each server concerned; those of one partition in their order.
+    pub(crate) async fn batch(&self, commands: &[(Partition, Cmd)]) -> Vec<Result<Value, Error>> {
+        let mut by_server: BTreeMap<Option<Server>, Vec<usize>> = BTreeMap::new();
+        let map = self.topology.map().borrow().clone();
+        for (index, (partition, _)) in commands.iter().enumerate() {
+            by_server.entry(map.server(*partition).cloned()).or_default().push(index);
+        }
         let deadline = Instant::now() + self.timeout;
-        let connected = timeout_at(deadline, self.link()).await;
-        let connected = connected.unwrap_or_else(|_| Err(Error::Unavailable("no connection to Redis in time".into())));
-        let Link { mut connection, broken } = connected?;
-        match timeout_at(deadline, work(&mut connection)).await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(error)) if error.code().is_some() => Err(Error::Unavailable(error.to_string().into())),
-            // Sent and not answered, as far as anyone knows. A connection that owes an answer is not trusted again.
-            Ok(Err(_)) | Err(_) => {
-                broken.store(true, Ordering::Relaxed);
-                Err(Error::OutcomeUnknown)
+        let groups = by_server.iter().map(async |(server, indexes)| {
+            let group: Vec<_> = indexes.iter().map(|index| &commands[*index]).collect();
+            self.pipeline(server.as_ref(), &group, deadline).await
+        });
+        let mut answers: Vec<_> = commands.iter().map(|_| Err(Error::OutcomeUnknown)).collect();
+        for (indexes, group) in by_server.values().zip(join_all(groups).await) {
+            for (index, answer) in indexes.iter().zip(group) {
+                answers[*index] = answer;
+            }
+        }
+        answers
+    }
+
+    async fn pipeline(
+        &self,
+        server: Option<&Server>,
+        commands: &[&(Partition, Cmd)],
+        deadline: Instant,
+    ) -> Vec<Result<Value, Error>> {
+        let all = |error: Error| commands.iter().map(|_| Err(error.clone())).collect();
+        let each =
+            async || join_all(commands.iter().map(|(partition, command)| self.command(*partition, command))).await;
+        let Some(server) = server else { return each().await };
+        let mut link = match timeout_at(deadline, self.link(server)).await {
+            Ok(Ok(Some(link))) => link,
+            Ok(Ok(None)) => return each().await,
+            Ok(Err(error)) => return all(error),
+            Err(_) => return all(unavailable("no connection to Redis in time")),
+        };
+        let plain: Vec<_> = commands.iter().map(|(_, command)| command).collect();
+        let Ok(Ok(answers)) = timeout_at(deadline, link.pipeline(&plain)).await else {
+            link.give_up();
+            return all(Error::OutcomeUnknown);
+        };
+        // What this server does not do any more goes its own way.
+        let settled = answers.into_iter().zip(commands).map(async |(answer, (partition, command))| match answer {
+            Ok(answer) => Ok(answer),
+            Err(error) => match Refusal::of(&error) {
+                None | Some(Refusal::Final) => Err(unavailable(&error.to_string())),
+                Some(_) => self.command(*partition, command).await,
+            },
+        });
+        join_all(settled).await
+    }
+
+    async fn run(&self, partition: Partition, request: Request<'_>) -> Result<Value, Error> {
+        let deadline = Instant::now() + self.timeout;
+        let mut refused = unavailable("no connection to Redis in time");
+        let mut named = None;
+        for _ in 0..MAX_ATTEMPTS {
+            let Ok(reached) = timeout_at(deadline, self.reach(partition, named.take())).await else { break };
+            let (server, mut link, asking) = reached?;
+            let error = match timeout_at(deadline, link.run(request, asking)).await {
+                Ok(Ok(answer)) => return Ok(answer),
+                Ok(Err(error)) => error,
+                // Sent and not answered. A connection that owes an answer is not trusted again.
+                Err(_) => {
+                    link.give_up();
+                    return Err(Error::OutcomeUnknown);
+                }
+            };
+            let Some(refusal) = Refusal::of(&error) else {
+                link.give_up();
+                return Err(Error::OutcomeUnknown);
+            };
+            refused = unavailable(&error.to_string());
+            match refusal {
+                Refusal::Final => break,
+                Refusal::Later => sleep(PAUSE).await,
+                Refusal::Ask(address) => named = Some((Server { address, ..server }, Asking::Yes)),
+                Refusal::Moved(address) => {
+                    // Those who come after shall find the way by themselves.
+                    let _ = timeout_at(deadline, self.topology.refresh(server.site)).await;
+                    named = Some((Server { address, ..server }, Asking::No));
+                }
+                Refusal::Elsewhere => {
+                    link.give_up();
+                    sleep(PAUSE).await;
+                }
+            }
+        }
+        Err(refused)
+    }
+
+    /// The server to ask, and a connection to it.
+    async fn reach(
+        &self,
+        partition: Partition,
+        named: Option<(Server, Asking)>,
+    ) -> Result<(Server, Link, Asking), Error> {
+        if let Some((server, asking)) = named {
+            let link = self.dial(&server).await?;
+            return Ok((server, link, asking));
+        }
+        loop {
+            let server = self.topology.server(partition).await;
+            if let Some(link) = self.link(&server).await? {
+                return Ok((server, link, Asking::No));
             }
         }
     }
 
-    async fn link(&self) -> Result<Link, Error> {
-        let mut link = self.link.lock().await;
-        if let Some(link) = link.as_ref().filter(|link| !link.broken.load(Ordering::Relaxed)) {
-            return Ok(link.clone());
+    /// The connection to a server. Before one is dialled, it is asked where the server is; `None` if there is none any more.
+    async fn link(&self, server: &Server) -> Result<Option<Link>, Error> {
+        if let Some(link) = self.seat(server).lock().await.live() {
+            return Ok(Some(link));
         }
-        *link = None;
-        let made = self.connect().await.map_err(|error| Error::Unavailable(error.to_string().into()))?;
-        Ok(link.insert(made).clone())
+        self.topology.refresh(server.site).await;
+        if !self.topology.map().borrow().servers().contains(server) {
+            return Ok(None);
+        }
+        self.dial(server).await.map(Some)
     }
 
-    async fn connect(&self) -> RedisResult<Link> {
-        let broken = Arc::new(AtomicBool::new(false));
-        let mark = Arc::clone(&broken);
-        let watch = move |push: PushInfo| {
-            if push.kind == PushKind::Disconnection {
-                mark.store(true, Ordering::Relaxed);
+    async fn dial(&self, server: &Server) -> Result<Link, Error> {
+        let seat = self.seat(server);
+        let mut seat = seat.lock().await;
+        if let Some(link) = seat.live() {
+            return Ok(link);
+        }
+        if let Some((at, error)) = seat.failed.take_if(|(at, _)| at.elapsed() < PAUSE) {
+            seat.failed = Some((at, error.clone()));
+            return Err(error);
+        }
+        seat.link = None;
+        match Link::connect(&self.topology, server).await {
+            Ok(link) => Ok(seat.link.insert(link).clone()),
+            Err(error) => {
+                let error = unavailable(&error.to_string());
+                seat.failed = Some((Instant::now(), error.clone()));
+                Err(error)
             }
-            Ok::<_, std::convert::Infallible>(())
-        };
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(self.timeout))
-            .set_response_timeout(None)
-            .set_pipeline_buffer_size(PIPELINE)
-            .set_push_sender(watch);
-        let mut connection = self.client.get_multiplexed_async_connection_with_config(&config).await?;
-        self.load_functions(&mut connection).await?;
-        Ok(Link { connection, broken })
+        }
     }
 
-    async fn load_functions(&self, connection: &mut MultiplexedConnection) -> RedisResult<()> {
-        let mut load = redis::cmd("FUNCTION");
-        let loaded: RedisResult<Value> = load.arg("LOAD").arg(functions::library()).query_async(connection).await;
-        let refused = match loaded {
-            Ok(_) => false,
-            Err(error) if error.to_string().contains("already exists") => false,
-            Err(error) if is_not_permitted(&error) => true,
-            Err(error) => return Err(error),
-        };
-        self.without_functions.store(refused, Ordering::Relaxed);
-        Ok(())
+    fn seat(&self, server: &Server) -> Arc<Seat> {
+        let mut links = self.links.lock();
+        if !links.contains_key(server) {
+            // Servers that serve nothing any more leave.
+            let map = self.topology.map();
+            let map = map.borrow();
+            links.retain(|server, _| map.servers().contains(server));
+        }
+        Arc::clone(links.entry(server.clone()).or_default())
     }
 }
 
-fn is_unknown_function(error: &RedisError) -> bool {
-    error.to_string().contains("Function not found")
-}
-
-fn is_not_permitted(error: &RedisError) -> bool {
-    error.code() == Some("NOPERM") || error.to_string().contains("unknown command")
-}
-
-/// The bytes of a string Redis answered with.
-pub(crate) fn bytes(value: Value) -> Option<Bytes> {
-    match value {
-        Value::BulkString(bytes) => Some(bytes.into()),
-        Value::SimpleString(text) => Some(text.into()),
-        Value::VerbatimString { text, .. } => Some(text.into()),
-        Value::Int(number) => Some(number.to_string().into()),
-        _ => None,
+impl Dialled {
+    fn live(&self) -> Option<Link> {
+        self.link.as_ref().filter(|link| !link.is_broken()).cloned()
     }
 }
 
-/// The same as text.
-pub(crate) fn text(value: Value) -> Option<String> {
-    bytes(value).and_then(|bytes| String::from_utf8(bytes.into()).ok())
+impl Refusal {
+    /// `None` if it is no answer of a server.
+    fn of(error: &RedisError) -> Option<Self> {
+        let code = error.code()?;
+        let address = || error.redirect_node().and_then(|(address, _)| Address::parse(address));
+        Some(match error.kind() {
+            ErrorKind::Server(ServerErrorKind::Moved) => address().map_or(Self::Elsewhere, Self::Moved),
+            ErrorKind::Server(ServerErrorKind::Ask) => address().map_or(Self::Later, Self::Ask),
+            ErrorKind::Server(ServerErrorKind::TryAgain) => Self::Later,
+            ErrorKind::Server(
+                ServerErrorKind::ReadOnly | ServerErrorKind::ClusterDown | ServerErrorKind::MasterDown,
+            ) => Self::Elsewhere,
+            _ if code == "NOREPLICAS" => Self::Later,
+            _ => Self::Final,
+        })
+    }
 }
 
-/// The items of a list Redis answered with.
-pub(crate) fn items(value: Value) -> Vec<Value> {
-    match value {
-        Value::Array(items) | Value::Set(items) => items,
-        Value::Map(pairs) => pairs.into_iter().flat_map(|(key, value)| [key, value]).collect(),
-        _ => Vec::new(),
-    }
+fn unavailable(reason: &str) -> Error {
+    Error::Unavailable(reason.into())
 }

@@ -32,7 +32,7 @@ end
 
 -- KEYS: meta, stream, optionally the one of an idempotency key.
 -- ARGV: pub/sub channel, envelope, size and ttl (ms) of the history, a new epoch, ttl of a position, ttl of a result, the
--- publisher's time (ms).
+-- publisher's time (ms), PUBLISH or SPUBLISH.
 local function publish(keys, args)
   local meta, stream, result = keys[1], keys[2], keys[3]
   local known = result and redis.call('GET', result)
@@ -59,14 +59,14 @@ local function publish(keys, args)
   if result then
     redis.call('SET', result, answer, 'PX', args[7])
   end
-  redis.call('PUBLISH', args[1], stamped)
+  redis.call(args[9], args[1], stamped)
   return answer
 end
 
--- KEYS: the one of an idempotency key. ARGV: pub/sub channel, envelope, ttl of a result.
+-- KEYS: the one of an idempotency key. ARGV: pub/sub channel, envelope, ttl of a result, PUBLISH or SPUBLISH.
 local function publish_once(keys, args)
   if redis.call('SET', keys[1], '', 'NX', 'PX', args[3]) then
-    redis.call('PUBLISH', args[1], args[2])
+    redis.call(args[4], args[1], args[2])
   end
   return ''
 end

@@ -1,8 +1,14 @@
 //! The library of functions: how it is loaded and called.
 
-use redis::Script;
+use std::sync::LazyLock;
+
+use bytes::Bytes;
+use redis::{Cmd, Script};
 
 const SOURCE: &str = concat!(include_str!("functions.lua"), include_str!("presence/functions.lua"));
+
+/// How many functions there are.
+const COUNT: usize = 10;
 
 /// One of the library's functions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,8 +25,15 @@ pub(crate) enum Function {
     PresenceClaim,
 }
 
+/// A function with what it is given. All keys are of one partition.
+pub(crate) struct Call<'a> {
+    pub(crate) function: Function,
+    pub(crate) keys: &'a [String],
+    pub(crate) args: &'a [Bytes],
+}
+
 impl Function {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; COUNT] = [
         Self::Publish,
         Self::PublishOnce,
         Self::History,
@@ -49,43 +62,66 @@ impl Function {
     }
 
     /// Its name on the server.
-    pub(crate) fn name(self) -> &'static str {
+    fn name(self) -> &'static str {
         match self {
-            Self::Publish => "fanwire_2_publish",
-            Self::PublishOnce => "fanwire_2_publish_once",
-            Self::History => "fanwire_2_history",
-            Self::PresenceAdd => "fanwire_2_presence_add",
-            Self::PresenceRemove => "fanwire_2_presence_remove",
-            Self::PresenceEnter => "fanwire_2_presence_enter",
-            Self::PresenceCheck => "fanwire_2_presence_check",
-            Self::PresenceCondemn => "fanwire_2_presence_condemn",
-            Self::PresenceRenew => "fanwire_2_presence_renew",
-            Self::PresenceClaim => "fanwire_2_presence_claim",
+            Self::Publish => "fanwire_3_publish",
+            Self::PublishOnce => "fanwire_3_publish_once",
+            Self::History => "fanwire_3_history",
+            Self::PresenceAdd => "fanwire_3_presence_add",
+            Self::PresenceRemove => "fanwire_3_presence_remove",
+            Self::PresenceEnter => "fanwire_3_presence_enter",
+            Self::PresenceCheck => "fanwire_3_presence_check",
+            Self::PresenceCondemn => "fanwire_3_presence_condemn",
+            Self::PresenceRenew => "fanwire_3_presence_renew",
+            Self::PresenceClaim => "fanwire_3_presence_claim",
         }
+    }
+
+    /// The text of the same as a script.
+    fn code(self) -> String {
+        format!("{SOURCE}return {}(KEYS, ARGV)", self.local_name())
+    }
+}
+
+impl Call<'_> {
+    /// The command for a server with the library.
+    pub(crate) fn function(&self) -> Cmd {
+        self.command("FCALL", self.function.name())
+    }
+
+    /// The command for a server that permits scripts only, and has seen this one.
+    pub(crate) fn known_script(&self) -> Cmd {
+        self.command("EVALSHA", SCRIPTS[self.function as usize].get_hash())
+    }
+
+    /// The same for one that has not.
+    pub(crate) fn script(&self) -> Cmd {
+        self.command("EVAL", &self.function.code())
+    }
+
+    fn command(&self, name: &str, function: &str) -> Cmd {
+        let mut command = redis::cmd(name);
+        command.arg(function).arg(self.keys.len()).arg(self.keys);
+        for arg in self.args {
+            command.arg(&**arg);
+        }
+        command
     }
 }
 
 /// The library for `FUNCTION LOAD`.
-pub(crate) fn library() -> String {
-    let mut text = format!("#!lua name=fanwire_2\n{SOURCE}");
+pub(crate) fn library() -> &'static str {
+    &LIBRARY
+}
+
+static LIBRARY: LazyLock<String> = LazyLock::new(|| {
+    let mut text = format!("#!lua name=fanwire_3\n{SOURCE}");
     for function in Function::ALL {
         text.push_str(&format!("redis.register_function('{}', {})\n", function.name(), function.local_name()));
     }
     text
-}
+});
 
-/// The same functions as scripts.
-#[derive(Debug)]
-pub(crate) struct Scripts([Script; 10]);
-
-impl Scripts {
-    pub(crate) fn new() -> Self {
-        Self(
-            Function::ALL.map(|function| Script::new(&format!("{SOURCE}return {}(KEYS, ARGV)", function.local_name()))),
-        )
-    }
-
-    pub(crate) fn get(&self, function: Function) -> &Script {
-        &self.0[function as usize]
-    }
-}
+/// Known by their hashes.
+static SCRIPTS: LazyLock<[Script; COUNT]> =
+    LazyLock::new(|| Function::ALL.map(|function| Script::new(&function.code())));

@@ -2,81 +2,115 @@
 
 use fanwire_wire::Channel;
 
-/// Makes names under the configured prefix.
+use crate::partitions::{Partition, Partitions};
+
+/// Makes names under the configured prefix. In a cluster each begins with the hash tag of its partition, so that everything of a
+/// channel lies in one slot: no channel contains `{`, and the first pair of braces counts.
 #[derive(Clone, Debug)]
 pub(crate) struct Keys {
     prefix: String,
+    pub(crate) partitions: Partitions,
 }
 
 impl Keys {
-    pub(crate) fn new(prefix: &str) -> Self {
-        Self { prefix: prefix.to_owned() }
+    pub(crate) fn new(prefix: &str, partitions: Partitions) -> Self {
+        Self { prefix: prefix.to_owned(), partitions }
+    }
+
+    /// The partition of a channel.
+    pub(crate) fn partition(&self, channel: &Channel) -> Partition {
+        self.partitions.of(channel)
     }
 
     /// The pub/sub channel of a channel.
     pub(crate) fn channel(&self, channel: &Channel) -> String {
-        format!("{}:channel:{channel}", self.prefix)
+        self.of_channel("channel", channel)
     }
 
     /// The channel that a pub/sub channel carries.
     pub(crate) fn channel_of(&self, name: &str) -> Option<Channel> {
-        let name = name.strip_prefix(&*self.prefix)?.strip_prefix(":channel:")?;
-        Channel::new(name).ok()
+        let mut name = name.strip_prefix(&*self.prefix)?.strip_prefix(':')?;
+        if self.partitions.is_cluster() {
+            name = name.strip_prefix('{')?.split_once("}:")?.1;
+        }
+        Channel::new(name.strip_prefix("channel:")?).ok()
     }
 
-    /// The pub/sub channel on which a node hears itself.
-    pub(crate) fn node(&self, node: &str) -> String {
-        format!("{}:node:{node}", self.prefix)
+    /// The command that publishes: in a cluster, within the slot of the pub/sub channel.
+    pub(crate) fn publish(&self) -> &'static str {
+        if self.partitions.is_cluster() { "SPUBLISH" } else { "PUBLISH" }
+    }
+
+    /// The command that subscribes, and the one that ends that.
+    pub(crate) fn subscribe(&self) -> (&'static str, &'static str) {
+        if self.partitions.is_cluster() { ("SSUBSCRIBE", "SUNSUBSCRIBE") } else { ("SUBSCRIBE", "UNSUBSCRIBE") }
+    }
+
+    /// The pub/sub channel on which a node hears itself, over the server of a partition.
+    pub(crate) fn proof(&self, partition: Partition, node: &str) -> String {
+        self.of_partition("proof", partition, node)
     }
 
     /// Epoch, top and last incarnation of a stream.
     pub(crate) fn meta(&self, channel: &Channel) -> String {
-        format!("{}:meta:{channel}", self.prefix)
+        self.of_channel("meta", channel)
     }
 
     /// The publications kept.
     pub(crate) fn stream(&self, channel: &Channel) -> String {
-        format!("{}:stream:{channel}", self.prefix)
+        self.of_channel("stream", channel)
     }
 
     /// What came of a publication with an idempotency key. No channel contains `{`.
     pub(crate) fn result(&self, channel: &Channel, key: &str) -> String {
-        format!("{}:result:{channel}{{{key}", self.prefix)
+        format!("{}{{{key}", self.of_channel("result", channel))
     }
 
     /// Who is listed in a channel.
     pub(crate) fn members(&self, channel: &Channel) -> String {
-        format!("{}:members:{channel}", self.prefix)
+        self.of_channel("members", channel)
     }
 
     /// How many of each user's connections are listed in a channel.
     pub(crate) fn users(&self, channel: &Channel) -> String {
-        format!("{}:users:{channel}", self.prefix)
+        self.of_channel("users", channel)
     }
 
     /// How many of each user's connections are announced per user in a channel.
     pub(crate) fn joined(&self, channel: &Channel) -> String {
-        format!("{}:joined:{channel}", self.prefix)
+        self.of_channel("joined", channel)
     }
 
-    /// The nodes' signs of life.
-    pub(crate) fn signs(&self) -> String {
-        format!("{}:signs", self.prefix)
+    /// The nodes' signs of life in a partition.
+    pub(crate) fn signs(&self, partition: Partition) -> String {
+        self.of_partition("signs", partition, "")
     }
 
-    /// The nodes' seals.
-    pub(crate) fn fence(&self) -> String {
-        format!("{}:fence", self.prefix)
+    /// The nodes' seals in a partition.
+    pub(crate) fn fence(&self, partition: Partition) -> String {
+        self.of_partition("fence", partition, "")
     }
 
-    /// The clients a node answers for.
-    pub(crate) fn index(&self, node: &str) -> String {
-        format!("{}:index:{node}", self.prefix)
+    /// The clients a node answers for in a partition.
+    pub(crate) fn index(&self, partition: Partition, node: &str) -> String {
+        self.of_partition("index", partition, node)
     }
 
-    /// Exists for a while after a node was condemned.
-    pub(crate) fn condemned(&self, node: &str) -> String {
-        format!("{}:condemned:{node}", self.prefix)
+    /// Exists for a while after a node was condemned in a partition.
+    pub(crate) fn condemned(&self, partition: Partition, node: &str) -> String {
+        self.of_partition("condemned", partition, node)
+    }
+
+    fn of_channel(&self, kind: &str, channel: &Channel) -> String {
+        self.of_partition(kind, self.partition(channel), channel.as_str())
+    }
+
+    fn of_partition(&self, kind: &str, partition: Partition, name: &str) -> String {
+        let colon = if name.is_empty() { "" } else { ":" };
+        match self.partitions.tag(partition) {
+            Some(tag) => format!("{}:{{{tag}}}:{kind}{colon}{name}", self.prefix),
+            None => format!("{}:{kind}{colon}{name}", self.prefix),
+        }
     }
 }
 
@@ -95,4 +129,30 @@ fn random_bytes<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).expect("the system's source of randomness answers");
     bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_lead_back_to_channels() {
+        let channel = Channel::new("chat:a").unwrap();
+        for partitions in [Partitions::servers(2), Partitions::cluster()] {
+            let keys = Keys::new("fanwire", partitions);
+            assert_eq!(keys.channel_of(&keys.channel(&channel)), Some(channel.clone()));
+            assert_eq!(keys.channel_of("fanwire:other:chat"), None);
+            assert_eq!(keys.channel_of("other:channel:chat"), None);
+        }
+    }
+
+    #[test]
+    fn everything_of_a_channel_has_one_tag() {
+        let keys = Keys::new("fanwire", Partitions::cluster());
+        let channel = Channel::new("chat:42").unwrap();
+        let tag = format!("fanwire:{{{}}}:", keys.partitions.tag(keys.partition(&channel)).unwrap());
+        for name in [keys.channel(&channel), keys.meta(&channel), keys.stream(&channel), keys.result(&channel, "{x}")] {
+            assert!(name.starts_with(&tag), "{name}");
+        }
+    }
 }

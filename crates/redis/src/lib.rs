@@ -3,31 +3,40 @@
 //! The path of a publication: [`RedisBroker`] → `store` (one function on the server: stamp, history, PUBLISH) → Redis →
 //! `subscriber` of every node that wants the channel → [`Sequencer`] (gaps) → dispatch.
 //!
-//! - `commands`: the shared connection for commands; `functions`: what runs inside of Redis
-//! - `wishes`: which channels are wanted and confirmed; [`Health`]: whether anything arrives
-//! - [`RedisPresence`]: who is where; a node answers for its own clients (`registry`) as long as it gives signs of life (`lease`)
+//! - `url`, `partitions`, `topology`: where Redis is, and which server serves which channels
+//! - `commands`, `link`: to each server a shared connection for commands; `functions`: what runs inside of Redis
+//! - `reception`, `subscriber`, `session`: from each server what the node wants; `wishes`: which channels those are, and which are
+//!   confirmed; [`Health`]: whether anything arrives
+//! - [`RedisPresence`]: who is where
 
+mod answers;
 mod broker;
 mod commands;
 mod config;
+mod dial;
 mod functions;
 mod health;
 mod keys;
+mod link;
+mod partitions;
 mod presence;
+mod reception;
+mod session;
 mod store;
 mod subscriber;
+mod topology;
+mod url;
 mod wishes;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use fanwire_node::{Dispatcher, Sequencer};
-use redis::{Client, IntoConnectionInfo, ProtocolVersion, RedisResult};
 use tokio::task::JoinHandle;
 
 pub use broker::RedisBroker;
 pub use config::Config;
-pub use health::Health;
+pub use health::{Health, Shard};
 pub use presence::RedisPresence;
 
 /// A node's parts that live on Redis.
@@ -41,15 +50,17 @@ pub struct Redis {
     pub health: Health,
 }
 
-/// What a configuration cannot be turned into.
-pub type Error = redis::RedisError;
+/// A configuration that makes no sense, or names files that cannot be read: everything that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", .0.join("; "))]
+pub struct Error(Vec<String>);
 
 /// Makes the parts of the node that owns `dispatcher`, and begins to connect. Whether Redis answers is seen later: the node
 /// starts without it, too.
 ///
 /// # Errors
 ///
-/// If the address makes no sense.
+/// If the configuration makes no sense.
 pub fn start(config: &Config, dispatcher: Arc<Dispatcher>) -> Result<Redis, Error> {
     start_with_renewal(config, dispatcher, presence::RENEWAL)
 }
@@ -61,13 +72,15 @@ pub fn start(config: &Config, dispatcher: Arc<Dispatcher>) -> Result<Redis, Erro
 ///
 /// As there.
 pub fn start_with_renewal(config: &Config, dispatcher: Arc<Dispatcher>, renewal: Duration) -> Result<Redis, Error> {
-    let client = client(config.urls.first().map_or("", |url| url))?;
+    let settings = config.read().map_err(Error)?;
+    // For the TLS of the redis crate. Fails if there is one already, which is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let topology = Arc::new(topology::Topology::new(settings, config.timeout));
     let node = keys::random_word();
     let store = Arc::new(store::Store {
-        commands: commands::Commands::new(client.clone(), config.timeout),
-        keys: keys::Keys::new(&config.prefix),
+        commands: commands::Commands::new(Arc::clone(&topology), config.timeout),
+        keys: keys::Keys::new(&config.prefix, topology.partitions.clone()),
     });
-    let wishes = Arc::new(wishes::Wishes::default());
     let health = Health::new();
     let reader = Arc::clone(&store);
     let sequencer = Sequencer::new(
@@ -77,37 +90,21 @@ pub fn start_with_renewal(config: &Config, dispatcher: Arc<Dispatcher>, renewal:
             Box::pin(async move { store.history(&channel, &query).await })
         }),
     );
-    let subscriber = subscriber::Subscriber {
-        client,
+    let presence = RedisPresence::start(Arc::clone(&store), &node, config.timeout, renewal);
+    let reception = Arc::new(reception::Reception {
+        wishes: topology.partitions.all().map(|_| wishes::Wishes::default()).collect(),
+        topology: Arc::clone(&topology),
         store: Arc::clone(&store),
-        wishes: Arc::clone(&wishes),
         dispatcher,
-        sequencer: Arc::clone(&sequencer),
+        sequencer,
         health: health.clone(),
-        node: node.clone(),
+        node,
         timeout: config.timeout,
-    };
-    let presence = RedisPresence::start(Arc::clone(&store), node, config.timeout, renewal);
-    let tasks = Tasks(vec![tokio::spawn(subscriber.run()), tokio::spawn(health.clone().report())]);
-    Ok(Redis {
-        broker: RedisBroker {
-            store,
-            wishes,
-            sequencer,
-            health: health.clone(),
-            timeout: config.timeout,
-            _tasks: tasks,
-        },
-        presence,
-        health,
-    })
-}
-
-fn client(url: &str) -> RedisResult<Client> {
-    let info = url.into_connection_info()?;
-    let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
-    let tcp = info.tcp_settings().clone().set_nodelay(true);
-    Client::open(info.set_redis_settings(settings).set_tcp_settings(tcp))
+    });
+    let mut tasks: Vec<_> = (0..topology.sites()).map(|site| tokio::spawn(Arc::clone(&topology).watch(site))).collect();
+    tasks.push(tokio::spawn(Arc::clone(&reception).run()));
+    tasks.push(tokio::spawn(health.clone().report()));
+    Ok(Redis { broker: RedisBroker { store, reception, _tasks: Tasks(tasks) }, presence, health })
 }
 
 /// Tasks that end with their owner.

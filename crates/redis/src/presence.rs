@@ -1,5 +1,7 @@
 //! [`Presence`] over Redis: a hash of members and a hash of users for each channel, written by functions.
 //!
+//! Each partition is by itself, so that a server that fails affects its own channels only:
+//!
 //! - `registry`: what this node answers for, and how Redis comes to say the same
 //! - `lease`: signs of life, and what becomes of the clients of a node that gives none
 //! - `calls`: what is asked of Redis (`functions.lua`)
@@ -22,7 +24,8 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use crate::Tasks;
-use crate::commands::{items, text};
+use crate::answers::{items, number};
+use crate::partitions::Partition;
 use crate::store::{Store, unexpected};
 use lease::Lease;
 use registry::Registry;
@@ -31,47 +34,58 @@ pub(crate) use lease::RENEWAL;
 
 /// Knows who is in a channel of the cluster. A node answers for its members as long as it gives signs of life.
 pub struct RedisPresence {
-    registry: Arc<Registry>,
+    store: Arc<Store>,
+    /// Those of each partition.
+    registries: Vec<Arc<Registry>>,
     _tasks: Tasks,
 }
 
 impl RedisPresence {
-    pub(crate) fn start(store: Arc<Store>, node: String, timeout: Duration, renewal: Duration) -> Self {
-        let registry = Arc::new(Registry::new(store, node, timeout));
-        let (lease, sweeper) = Lease::new(Arc::clone(&registry), renewal);
-        let keeper = Arc::clone(&registry).keep_settled(renewal);
-        let tasks = Tasks(vec![tokio::spawn(lease.run()), tokio::spawn(sweeper.run()), tokio::spawn(keeper)]);
-        Self { registry, _tasks: tasks }
+    pub(crate) fn start(store: Arc<Store>, node: &str, timeout: Duration, renewal: Duration) -> Self {
+        let registry = |at| Arc::new(Registry::new(Arc::clone(&store), at, node.to_owned(), timeout));
+        let registries: Vec<_> = store.keys.partitions.all().map(registry).collect();
+        let mut tasks = Vec::new();
+        for registry in &registries {
+            let (lease, sweeper) = Lease::new(Arc::clone(registry), renewal);
+            tasks.push(tokio::spawn(lease.run()));
+            tasks.push(tokio::spawn(sweeper.run()));
+            tasks.push(tokio::spawn(Arc::clone(registry).keep_settled(renewal)));
+        }
+        Self { store, registries, _tasks: Tasks(tasks) }
     }
 
-    fn store(&self) -> &Store {
-        &self.registry.store
+    fn registry(&self, channel: &Channel) -> &Registry {
+        &self.registries[self.partition(channel).index()]
+    }
+
+    fn partition(&self, channel: &Channel) -> Partition {
+        self.store.keys.partition(channel)
     }
 }
 
 impl Presence for RedisPresence {
     fn add(&self, channel: &Channel, info: Arc<ClientInfo>) -> BoxFuture<'_, Result<Change, Error>> {
         let channel = channel.clone();
-        async move { self.registry.add(&channel, &info).await }.boxed()
+        async move { self.registry(&channel).add(&channel, &info).await }.boxed()
     }
 
     fn announce(&self, channel: &Channel, info: Arc<ClientInfo>, per: Per) -> BoxFuture<'_, Result<Change, Error>> {
         let channel = channel.clone();
-        async move { self.registry.announce(&channel, &info, per).await }.boxed()
+        async move { self.registry(&channel).announce(&channel, &info, per).await }.boxed()
     }
 
     fn remove(&self, channel: &Channel, client: &str) -> BoxFuture<'_, Result<Change, Error>> {
         let (channel, client) = (channel.clone(), client.to_owned());
-        async move { self.registry.remove(&channel, &client).await }.boxed()
+        async move { self.registry(&channel).remove(&channel, &client).await }.boxed()
     }
 
     fn members(&self, channel: &Channel) -> BoxFuture<'_, Result<Vec<Arc<ClientInfo>>, Error>> {
-        let key = self.store().keys.members(channel);
+        let (at, key) = (self.partition(channel), self.store.keys.members(channel));
         async move {
             // Whoever is found twice is there once.
             let mut members = HashMap::new();
-            self.store()
-                .scan(&key, |client, member| {
+            self.store
+                .scan(at, &key, |client, member| {
                     if let Ok(member) = Member::decode(member) {
                         members.insert(client, Arc::new(member.info));
                     }
@@ -83,34 +97,42 @@ impl Presence for RedisPresence {
     }
 
     fn stats(&self, channel: &Channel) -> BoxFuture<'_, Result<PresenceStats, Error>> {
-        let (members, users) = (self.store().keys.members(channel), self.store().keys.users(channel));
+        let (members, users) = (self.store.keys.members(channel), self.store.keys.users(channel));
+        let at = self.partition(channel);
         async move {
-            let mut lengths = redis::pipe();
-            lengths.cmd("HLEN").arg(members).cmd("HLEN").arg(users);
-            let [clients, users] =
-                <[_; 2]>::try_from(self.store().commands.pipeline(&lengths).await?).map_err(|_| unexpected())?;
-            Ok(PresenceStats { clients: number(clients)?, users: number(users)? })
+            let lengths = [members, users].map(|key| {
+                let mut length = redis::cmd("HLEN");
+                length.arg(key);
+                (at, length)
+            });
+            let mut lengths = self.store.commands.batch(&lengths).await.into_iter();
+            let mut next = || lengths.next().ok_or_else(unexpected)?.and_then(count);
+            Ok(PresenceStats { clients: next()?, users: next()? })
         }
         .boxed()
     }
 
     fn connections(&self, channel: &Channel, users: &[String]) -> BoxFuture<'_, Result<Vec<usize>, Error>> {
         let mut counts = redis::cmd("HMGET");
-        counts.arg(self.store().keys.users(channel)).arg(users);
+        counts.arg(self.store.keys.users(channel)).arg(users);
+        let at = self.partition(channel);
         let asked = users.len();
         async move {
             if asked == 0 {
                 return Ok(Vec::new());
             }
-            let counts = items(self.store().commands.command(&counts).await?);
-            counts.into_iter().map(|count| if count == redis::Value::Nil { Ok(0) } else { number(count) }).collect()
+            let counts = items(self.store.commands.command(at, &counts).await?);
+            counts
+                .into_iter()
+                .map(|count| if count == redis::Value::Nil { Ok(0) } else { self::count(count) })
+                .collect()
         }
         .boxed()
     }
 }
 
-fn number(value: redis::Value) -> Result<usize, Error> {
-    text(value).and_then(|text| text.parse().ok()).ok_or_else(unexpected)
+fn count(value: redis::Value) -> Result<usize, Error> {
+    number(value).ok_or_else(unexpected)
 }
 
 impl fmt::Debug for RedisPresence {

@@ -1,4 +1,4 @@
-//! Streams and pub/sub on one server: the commands behind the broker.
+//! Streams and pub/sub: the commands behind the broker.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,9 +10,11 @@ use fanwire_node::broker::{
 use fanwire_wire::cluster::Envelope;
 use fanwire_wire::{Broadcast, Channel, Epoch, Position, Publication};
 
-use crate::commands::{Commands, bytes, items, text};
+use crate::answers::{bytes, items, number, text};
+use crate::commands::Commands;
 use crate::functions::Function;
 use crate::keys::{Keys, random_word};
+use crate::partitions::Partition;
 
 /// How long a stream's position outlives its last use.
 const POSITION_TTL: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -39,12 +41,14 @@ impl Store {
         match (options.history, result) {
             (Some(retention), result) => self.append(&channel, &envelope, retention, result, time).await,
             (None, Some(result)) => {
-                let args = [self.keys.channel(&channel).into(), envelope, millis(IDEMPOTENCY_TTL)];
-                self.commands.call(Function::PublishOnce, &[result], &args).await?;
+                let how = self.keys.publish().into();
+                let args = [self.keys.channel(&channel).into(), envelope, millis(IDEMPOTENCY_TTL), how];
+                let partition = self.keys.partition(&channel);
+                self.commands.call(partition, Function::PublishOnce, &[result], &args).await?;
                 Ok(Published { position: None })
             }
             (None, None) => {
-                self.send(&self.keys.channel(&channel), &envelope).await?;
+                self.send(self.keys.partition(&channel), &self.keys.channel(&channel), &envelope).await?;
                 Ok(Published { position: None })
             }
         }
@@ -69,19 +73,20 @@ impl Store {
             millis(POSITION_TTL.max(retention.ttl * 2)),
             millis(IDEMPOTENCY_TTL),
             time.to_string().into(),
+            self.keys.publish().into(),
         ];
-        let answer = self.commands.call(Function::Publish, &keys, &args).await?;
+        let answer = self.commands.call(self.keys.partition(channel), Function::Publish, &keys, &args).await?;
         let answer = text(answer).unwrap_or_default();
         let (offset, epoch) = answer.split_once(' ').unwrap_or_default();
         let offset = offset.parse().map_err(|_| unexpected())?;
         Ok(Published { position: Some(Position { epoch: Epoch::from(epoch), offset }) })
     }
 
-    /// Publishes a finished envelope, kept nowhere.
-    pub(crate) async fn send(&self, channel: &str, envelope: &Bytes) -> Result<(), Error> {
-        let mut command = redis::cmd("PUBLISH");
+    /// Publishes a finished envelope to a pub/sub channel of this partition, kept nowhere.
+    pub(crate) async fn send(&self, partition: Partition, channel: &str, envelope: &Bytes) -> Result<(), Error> {
+        let mut command = redis::cmd(self.keys.publish());
         command.arg(channel).arg(&**envelope);
-        self.commands.command(&command).await.map(|_| ())
+        self.commands.command(partition, &command).await.map(|_| ())
     }
 
     pub(crate) async fn history(&self, channel: &Channel, query: &HistoryQuery) -> Result<History, Error> {
@@ -102,10 +107,10 @@ impl Store {
             limit.min(i32::MAX as usize).to_string().into(),
             command.into(),
         ];
-        let answer = self.commands.call(Function::History, &keys, &args).await?;
+        let answer = self.commands.call(self.keys.partition(channel), Function::History, &keys, &args).await?;
         let [epoch, top, entries] = <[_; 3]>::try_from(items(answer)).map_err(|_| unexpected())?;
         let epoch = text(epoch).ok_or_else(unexpected)?;
-        let offset = text(top).and_then(|top| top.parse().ok()).ok_or_else(unexpected)?;
+        let offset = number(top).ok_or_else(unexpected)?;
         let top = Position { epoch: Epoch::from(&*epoch), offset };
         let publications = items(entries).into_iter().filter_map(|entry| {
             let envelope = Envelope::decode(bytes(entry)?).ok()?;
@@ -116,23 +121,29 @@ impl Store {
     }
 
     pub(crate) async fn remove_history(&self, channel: &Channel) -> Result<(), Error> {
-        self.commands.command(redis::cmd("DEL").arg(self.keys.stream(channel))).await.map(|_| ())
+        let mut command = redis::cmd("DEL");
+        command.arg(self.keys.stream(channel));
+        self.commands.command(self.keys.partition(channel), &command).await.map(|_| ())
     }
 
-    /// Reads the ends of many streams; `None` where there is none.
-    pub(crate) async fn tops(&self, channels: &[Channel]) -> Result<Vec<Option<Position>>, Error> {
+    /// Reads the ends of many streams; `None` where there is none. Each by itself: one server that fails does not hide what the
+    /// others say.
+    pub(crate) async fn tops(&self, channels: &[Channel]) -> Vec<Result<Option<Position>, Error>> {
         let mut tops = Vec::with_capacity(channels.len());
         for batch in channels.chunks(BATCH) {
-            let mut pipeline = redis::pipe();
-            for channel in batch {
-                pipeline.cmd("HMGET").arg(self.keys.meta(channel)).arg("e").arg("s");
-            }
-            tops.extend(self.commands.pipeline(&pipeline).await?.into_iter().map(|answer| {
+            let question = |channel| {
+                let mut command = redis::cmd("HMGET");
+                command.arg(self.keys.meta(channel)).arg("e").arg("s");
+                (self.keys.partition(channel), command)
+            };
+            let questions: Vec<_> = batch.iter().map(question).collect();
+            let read = |answer| {
                 let [epoch, offset] = <[_; 2]>::try_from(items(answer)).ok()?;
-                Some(Position { epoch: Epoch::from(&*text(epoch)?), offset: text(offset)?.parse().ok()? })
-            }));
+                Some(Position { epoch: Epoch::from(&*text(epoch)?), offset: number(offset)? })
+            };
+            tops.extend(self.commands.batch(&questions).await.into_iter().map(|answer| answer.map(read)));
         }
-        Ok(tops)
+        tops
     }
 }
 

@@ -1,20 +1,30 @@
-//! Which channels the node wants to receive, and which of them the server has confirmed.
+//! Which channels the node wants to receive, and which of them a server has confirmed.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use fanwire_wire::Channel;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
-/// The wishes of the node, and how far they are fulfilled. Its lock is a leaf: nothing is called under it.
+/// The wishes of the node in one partition, and how far they are fulfilled by the connection that serves it.
+///
+/// They outlive connections: one takes them over with nothing confirmed, and what an earlier one still says is not heard. The lock
+/// is a leaf: nothing is called under it.
 #[derive(Default)]
-pub(crate) struct Wishes {
-    state: Mutex<State>,
-    changed: Notify,
+pub(crate) struct Wishes(Mutex<State>);
+
+/// A connection, as the wishes that it serves know it.
+pub(crate) struct Servant {
+    /// The number of its server.
+    pub(crate) shard: usize,
+    /// Something was wished, or has to be looked at otherwise.
+    pub(crate) called: Notify,
 }
 
 #[derive(Default)]
 struct State {
+    servant: Option<Arc<Servant>>,
     channels: HashMap<Channel, Wish>,
     /// Channels to look at, some perhaps more than once.
     changed: Vec<Channel>,
@@ -42,13 +52,19 @@ pub(crate) struct Batch {
     pub(crate) unsubscribe: Vec<Channel>,
 }
 
+impl Batch {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.subscribe.is_empty() && self.unsubscribe.is_empty()
+    }
+}
+
 /// The channels of one command.
 const BATCH: usize = 512;
 
 impl Wishes {
     /// Wants a channel; returns what to wait for unless the channel arrives already.
     pub(crate) fn want(&self, channel: &Channel) -> Option<oneshot::Receiver<()>> {
-        let mut state = self.state.lock();
+        let mut state = self.0.lock();
         let wish = state.channels.entry(channel.clone()).or_default();
         wish.wanted = true;
         if wish.stage == Stage::Confirmed {
@@ -57,24 +73,50 @@ impl Wishes {
         let (sender, receiver) = oneshot::channel();
         wish.waiting.retain(|waiting| !waiting.is_closed());
         wish.waiting.push(sender);
-        state.changed.push(channel.clone());
-        self.changed.notify_one();
+        state.look_at(channel);
         Some(receiver)
     }
 
-    /// Wants a channel no more.
-    pub(crate) fn leave(&self, channel: &Channel) {
-        let mut state = self.state.lock();
+    /// Wants a channel no more. True if it is gone at once, as it is where nobody fulfils wishes.
+    pub(crate) fn leave(&self, channel: &Channel) -> bool {
+        let mut state = self.0.lock();
+        if state.servant.is_none() {
+            return state.channels.remove(channel).is_some();
+        }
         if let Some(wish) = state.channels.get_mut(channel) {
             wish.wanted = false;
-            state.changed.push(channel.clone());
-            self.changed.notify_one();
+            state.look_at(channel);
+        }
+        false
+    }
+
+    /// From now on this connection fulfils the wishes; nothing is confirmed yet.
+    pub(crate) fn take_over(&self, servant: &Arc<Servant>) {
+        let mut state = self.0.lock();
+        state.servant = Some(Arc::clone(servant));
+        state.start_over();
+    }
+
+    /// This connection fulfils them no more, and with it goes everything that was confirmed.
+    pub(crate) fn release(&self, servant: &Arc<Servant>) {
+        let mut state = self.0.lock();
+        if state.is_served_by(servant) {
+            state.servant = None;
+            state.start_over();
         }
     }
 
+    /// The number of the server whose connection fulfils them.
+    pub(crate) fn shard(&self) -> Option<usize> {
+        self.0.lock().servant.as_ref().map(|servant| servant.shard)
+    }
+
     /// The server has confirmed a channel.
-    pub(crate) fn confirm(&self, channel: &Channel) {
-        let mut state = self.state.lock();
+    pub(crate) fn confirm(&self, servant: &Arc<Servant>, channel: &Channel) {
+        let mut state = self.0.lock();
+        if !state.is_served_by(servant) {
+            return;
+        }
         let Some(wish) = state.channels.get_mut(channel) else { return };
         wish.stage = Stage::Confirmed;
         for waiting in wish.waiting.drain(..) {
@@ -82,26 +124,29 @@ impl Wishes {
             let _ = waiting.send(());
         }
         if !wish.wanted {
-            state.changed.push(channel.clone());
-            self.changed.notify_one();
+            state.look_at(channel);
         }
     }
 
-    /// The connection is gone, and with it everything the server has confirmed.
-    pub(crate) fn start_over(&self) {
-        let mut state = self.state.lock();
-        let State { channels, changed } = &mut *state;
-        for wish in channels.values_mut() {
-            wish.stage = Stage::Out;
+    /// The server does not do what was asked, or does not deliver a channel any more.
+    pub(crate) fn lost(&self, servant: &Arc<Servant>, channel: &Channel) {
+        let mut state = self.0.lock();
+        if !state.is_served_by(servant) {
+            return;
         }
-        *changed = channels.keys().cloned().collect();
-        self.changed.notify_one();
+        if let Some(wish) = state.channels.get_mut(channel) {
+            wish.stage = Stage::Out;
+            state.look_at(channel);
+        }
     }
 
     /// Takes the next commands, as if they were carried out. Empty when there is nothing to do.
-    pub(crate) fn take(&self) -> Batch {
-        let mut state = self.state.lock();
+    pub(crate) fn take(&self, servant: &Arc<Servant>) -> Batch {
+        let mut state = self.0.lock();
         let mut batch = Batch::default();
+        if !state.is_served_by(servant) {
+            return batch;
+        }
         while batch.subscribe.len() < BATCH && batch.unsubscribe.len() < BATCH {
             let Some(channel) = state.changed.pop() else { break };
             let Some(wish) = state.channels.get_mut(&channel) else { continue };
@@ -120,9 +165,25 @@ impl Wishes {
         }
         batch
     }
+}
 
-    /// Waits until there may be something to take.
-    pub(crate) async fn changed(&self) {
-        self.changed.notified().await;
+impl State {
+    fn look_at(&mut self, channel: &Channel) {
+        // Whoever begins to serve looks at everything.
+        if let Some(servant) = &self.servant {
+            self.changed.push(channel.clone());
+            servant.called.notify_one();
+        }
+    }
+
+    fn is_served_by(&self, servant: &Arc<Servant>) -> bool {
+        self.servant.as_ref().is_some_and(|current| Arc::ptr_eq(current, servant))
+    }
+
+    fn start_over(&mut self) {
+        for wish in self.channels.values_mut() {
+            wish.stage = Stage::Out;
+        }
+        self.changed = self.servant.iter().flat_map(|_| self.channels.keys()).cloned().collect();
     }
 }

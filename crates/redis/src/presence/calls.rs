@@ -10,8 +10,9 @@ use fanwire_wire::cluster::{Envelope, Member};
 use fanwire_wire::{Broadcast, Channel, ClientInfo};
 use redis::Value;
 
-use crate::commands::{bytes, items, text};
+use crate::answers::{bytes, items, text};
 use crate::functions::Function;
+use crate::partitions::Partition;
 use crate::store::{Store, unexpected};
 
 /// What a client is to be in a channel.
@@ -33,6 +34,8 @@ pub(super) enum Sound {
 pub(super) struct Hand<'a> {
     /// The node that answers for the client.
     pub(super) node: &'a str,
+    /// Where it does.
+    pub(super) at: Partition,
     /// Its seal.
     pub(super) seal: &'a str,
 }
@@ -105,9 +108,10 @@ impl Store {
             copy(role),
             self.keys.channel(channel).into(),
             join,
+            self.keys.publish().into(),
         ];
-        let keys = self.presence_keys(hand.node, channel);
-        change(&self.commands.call(Function::PresenceAdd, &keys, &args).await?)
+        let keys = self.presence_keys(hand, channel);
+        change(&self.commands.call(hand.at, Function::PresenceAdd, &keys, &args).await?)
     }
 
     /// `None` if the seal is no good.
@@ -127,9 +131,10 @@ impl Store {
             copy(&info.user),
             self.keys.channel(channel).into(),
             if sound == Sound::Loud { leave() } else { Bytes::new() },
+            self.keys.publish().into(),
         ];
-        let keys = self.presence_keys(hand.node, channel);
-        change(&self.commands.call(Function::PresenceRemove, &keys, &args).await?)
+        let keys = self.presence_keys(hand, channel);
+        change(&self.commands.call(hand.at, Function::PresenceRemove, &keys, &args).await?)
     }
 
     /// Removes a client of which only the index tells; `None` if the seal is no good.
@@ -144,13 +149,16 @@ impl Store {
             .split_once('{')
             .and_then(|(channel, client)| Channel::new(channel).ok().map(|channel| (channel, client)))
         else {
-            self.commands.command(redis::cmd("HDEL").arg(self.keys.index(hand.node)).arg(name)).await?;
+            let mut delete = redis::cmd("HDEL");
+            delete.arg(self.keys.index(hand.at, hand.node)).arg(name);
+            self.commands.command(hand.at, &delete).await?;
             return Ok(Some(Change::Connection));
         };
         let mut member = Some(record.member.clone());
         if record.listed {
-            let listed = self.commands.command(redis::cmd("HGET").arg(self.keys.members(&channel)).arg(client)).await?;
-            member = bytes(listed);
+            let mut listed = redis::cmd("HGET");
+            listed.arg(self.keys.members(&channel)).arg(client);
+            member = bytes(self.commands.command(hand.at, &listed).await?);
         }
         let info = member.and_then(|member| Member::decode(member).ok()).map(|member| member.info);
         // Who is not in the list any more is not counted there either.
@@ -159,10 +167,16 @@ impl Store {
     }
 
     /// Gives a node a new seal in this epoch; whatever is under way under an older one comes to nothing.
-    pub(super) async fn presence_enter(&self, node: &str, epoch: u64, number: u64) -> Result<Entered, Error> {
-        let keys = [self.keys.fence(), self.keys.condemned(node)];
+    pub(super) async fn presence_enter(
+        &self,
+        at: Partition,
+        node: &str,
+        epoch: u64,
+        number: u64,
+    ) -> Result<Entered, Error> {
+        let keys = [self.keys.fence(at), self.keys.condemned(at, node)];
         let args = [copy(node), epoch.to_string().into(), number.to_string().into()];
-        let answer = items(self.commands.call(Function::PresenceEnter, &keys, &args).await?);
+        let answer = items(self.commands.call(at, Function::PresenceEnter, &keys, &args).await?);
         let Ok([seal, known, condemned]) = <[_; 3]>::try_from(answer) else {
             return Err(Error::Unavailable("this node was taken for dead a moment ago".into()));
         };
@@ -177,27 +191,30 @@ impl Store {
     /// Whether a seal is still good.
     pub(super) async fn presence_check(&self, hand: Hand<'_>) -> Result<bool, Error> {
         let args = [copy(hand.node), copy(hand.seal)];
-        let answer = self.commands.call(Function::PresenceCheck, &[self.keys.fence()], &args).await?;
+        let answer = self.commands.call(hand.at, Function::PresenceCheck, &[self.keys.fence(hand.at)], &args).await?;
         Ok(answer == Value::Int(1))
     }
 
     /// Lets a node's being condemned be forgotten: it is in line again.
-    pub(super) async fn presence_pardon(&self, node: &str) -> Result<(), Error> {
-        self.commands.command(redis::cmd("DEL").arg(self.keys.condemned(node))).await.map(|_| ())
+    pub(super) async fn presence_pardon(&self, at: Partition, node: &str) -> Result<(), Error> {
+        let mut delete = redis::cmd("DEL");
+        delete.arg(self.keys.condemned(at, node));
+        self.commands.command(at, &delete).await.map(|_| ())
     }
 
     /// Takes a dead node's seal away and returns some of what it answered for; nothing if all of it is gone, `None` if it
     /// has come back.
     pub(super) async fn presence_condemn(
         &self,
+        at: Partition,
         node: &str,
         epoch: u64,
         limit: usize,
     ) -> Result<Option<Vec<(String, Record)>>, Error> {
-        let keys = [self.keys.fence(), self.keys.condemned(node), self.keys.index(node)];
+        let keys = [self.keys.fence(at), self.keys.condemned(at, node), self.keys.index(at, node)];
         let ttl = CONDEMNED_TTL.as_millis().to_string();
         let args = [copy(node), epoch.to_string().into(), ttl.into(), limit.to_string().into()];
-        let answer = self.commands.call(Function::PresenceCondemn, &keys, &args).await?;
+        let answer = self.commands.call(at, Function::PresenceCondemn, &keys, &args).await?;
         if answer == Value::Nil {
             return Ok(None);
         }
@@ -205,9 +222,9 @@ impl Store {
     }
 
     /// Everything a node answers for, by name.
-    pub(super) async fn presence_index(&self, node: &str) -> Result<Vec<(String, Record)>, Error> {
+    pub(super) async fn presence_index(&self, at: Partition, node: &str) -> Result<Vec<(String, Record)>, Error> {
         let mut index = Vec::new();
-        self.scan(&self.keys.index(node), |name, record| {
+        self.scan(at, &self.keys.index(at, node), |name, record| {
             index.extend(Record::read(&record).map(|record| (name, record)))
         })
         .await?;
@@ -217,6 +234,7 @@ impl Store {
     /// Gives a sign of life; returns those of all nodes, `None` if this node's epoch is over. With `anew` it begins.
     pub(super) async fn presence_renew(
         &self,
+        at: Partition,
         node: &str,
         epoch: u64,
         beat: u64,
@@ -224,7 +242,7 @@ impl Store {
     ) -> Result<Option<Vec<(String, String)>>, Error> {
         let how = if anew { "anew" } else { "" };
         let args = [copy(node), epoch.to_string().into(), format!("{epoch} {beat}").into(), copy(how)];
-        let answer = self.commands.call(Function::PresenceRenew, &[self.keys.signs()], &args).await?;
+        let answer = self.commands.call(at, Function::PresenceRenew, &[self.keys.signs(at)], &args).await?;
         if answer == Value::Nil {
             return Ok(None);
         }
@@ -232,20 +250,31 @@ impl Store {
     }
 
     /// Replaces a sign of life, or removes it; true if it was still the one that was seen.
-    pub(super) async fn presence_claim(&self, node: &str, seen: &str, next: &str) -> Result<bool, Error> {
+    pub(super) async fn presence_claim(
+        &self,
+        at: Partition,
+        node: &str,
+        seen: &str,
+        next: &str,
+    ) -> Result<bool, Error> {
         let args = [copy(node), copy(seen), copy(next)];
-        let answer = self.commands.call(Function::PresenceClaim, &[self.keys.signs()], &args).await?;
+        let answer = self.commands.call(at, Function::PresenceClaim, &[self.keys.signs(at)], &args).await?;
         Ok(answer == Value::Int(1))
     }
 
     /// Reads a hash page by page, so that no other command waits long; some fields may come twice.
-    pub(super) async fn scan(&self, key: &str, mut take: impl FnMut(String, Bytes)) -> Result<(), Error> {
+    pub(super) async fn scan(
+        &self,
+        at: Partition,
+        key: &str,
+        mut take: impl FnMut(String, Bytes),
+    ) -> Result<(), Error> {
         let mut cursor = "0".to_owned();
         loop {
             let mut page = redis::cmd("HSCAN");
             page.arg(key).arg(&cursor).arg("COUNT").arg(PAGE);
             let [next, fields] =
-                <[_; 2]>::try_from(items(self.commands.command(&page).await?)).map_err(|_| unexpected())?;
+                <[_; 2]>::try_from(items(self.commands.command(at, &page).await?)).map_err(|_| unexpected())?;
             pairs(fields).for_each(|(name, value)| take(name, value));
             cursor = text(next).ok_or_else(unexpected)?;
             if cursor == "0" {
@@ -254,9 +283,9 @@ impl Store {
         }
     }
 
-    fn presence_keys(&self, node: &str, channel: &Channel) -> [String; 5] {
-        let keys = &self.keys;
-        [keys.fence(), keys.index(node), keys.members(channel), keys.users(channel), keys.joined(channel)]
+    fn presence_keys(&self, hand: Hand<'_>, channel: &Channel) -> [String; 5] {
+        let (keys, Hand { node, at, .. }) = (&self.keys, hand);
+        [keys.fence(at), keys.index(at, node), keys.members(channel), keys.users(channel), keys.joined(channel)]
     }
 }
 

@@ -19,7 +19,8 @@ local function count_out(users, user)
 end
 
 -- KEYS: fence, index, members, users, joined.
--- ARGV: node, seal, entry, client, user, who it is, role ('l', 'c' or 'u'), pub/sub channel, join (empty: not announced).
+-- ARGV: node, seal, entry, client, user, who it is, role ('l', 'c' or 'u'), pub/sub channel, join (empty: not announced),
+-- PUBLISH or SPUBLISH.
 -- Answers 0 if it was so already, 2 if it is the user's first connection, 1 if not; -1 if the seal is no good.
 local function presence_add(keys, args)
   local fence, index, members, users, joined = keys[1], keys[2], keys[3], keys[4], keys[5]
@@ -43,12 +44,13 @@ local function presence_add(keys, args)
   redis.call('HSET', index, entry, listed .. role .. (listed == 'l' and '' or member))
   local first = role == 'u' and redis.call('HINCRBY', joined, user, 1) == 1
   if (first or role == 'c') and args[9] ~= '' then
-    redis.call('PUBLISH', args[8], args[9])
+    redis.call(args[10], args[8], args[9])
   end
   return first and 2 or 1
 end
 
--- KEYS: as above. ARGV: node, seal, entry, client, user, pub/sub channel, leave (empty: not announced). Answers as above.
+-- KEYS: as above. ARGV: node, seal, entry, client, user, pub/sub channel, leave (empty: not announced),
+-- PUBLISH or SPUBLISH. Answers as above.
 local function presence_remove(keys, args)
   local fence, index, members, users, joined = keys[1], keys[2], keys[3], keys[4], keys[5]
   local entry, client, user = args[3], args[4], args[5]
@@ -67,7 +69,7 @@ local function presence_remove(keys, args)
   local announced = string.sub(known, 2, 2)
   local parted = announced == 'u' and count_out(joined, user)
   if (parted or announced == 'c') and args[7] ~= '' then
-    redis.call('PUBLISH', args[6], args[7])
+    redis.call(args[8], args[6], args[7])
   end
   return (last or parted) and 2 or 1
 end

@@ -77,24 +77,24 @@ impl Lease {
     }
 
     async fn renew(&mut self) -> Result<Vec<(String, String)>, Error> {
-        let Registry { store, node, .. } = &*self.registry;
+        let Registry { store, at, node, .. } = &*self.registry;
         self.beat += 1;
         if self.begun {
-            if let Some(signs) = store.presence_renew(node, self.epoch, self.beat, false).await? {
+            if let Some(signs) = store.presence_renew(*at, node, self.epoch, self.beat, false).await? {
                 return Ok(signs);
             }
             tracing::warn!("this node was taken for dead, or forgotten: its clients are entered again");
         }
         self.begun = false;
         self.epoch += 1;
-        let signs = store.presence_renew(node, self.epoch, self.beat, true).await?;
+        let signs = store.presence_renew(*at, node, self.epoch, self.beat, true).await?;
         self.begun = true;
         self.registry.begin(self.epoch);
         Ok(signs.unwrap_or_default())
     }
 
     async fn watch(&mut self, signs: Vec<(String, String)>) -> Result<(), Error> {
-        let Registry { store, node: own, .. } = &*self.registry;
+        let Registry { store, at, node: own, .. } = &*self.registry;
         let mut before = std::mem::take(&mut self.seen);
         for (node, sign) in signs.into_iter().filter(|(node, _)| node != own) {
             let again = before.remove(&node).filter(|(last, _)| *last == sign).map_or(0, |(_, again)| again + 1);
@@ -104,7 +104,7 @@ impl Lease {
                 let epoch = epoch_of(&sign);
                 let claim = format!("-{epoch} {own}");
                 // One node sweeps; if it dies over it, its claim is as silent as the sign was.
-                if store.presence_claim(&node, &sign, &claim).await? {
+                if store.presence_claim(*at, &node, &sign, &claim).await? {
                     place.send(Dead { node, epoch, claim });
                 }
             } else {
@@ -132,11 +132,11 @@ impl Sweeper {
     }
 
     async fn sweep(&self, Dead { node, epoch, claim }: &Dead) -> Result<(), Error> {
-        let store = &self.registry.store;
+        let Registry { store, at, .. } = &*self.registry;
         let swept = metrics::counter!("fanwire_presence_swept_total");
-        let hand = Hand { node, seal: CONDEMNED };
+        let hand = Hand { node, at: *at, seal: CONDEMNED };
         loop {
-            let Some(records) = store.presence_condemn(node, *epoch, BATCH).await? else {
+            let Some(records) = store.presence_condemn(*at, node, *epoch, BATCH).await? else {
                 tracing::info!(node, "the node is back");
                 return Ok(());
             };
@@ -149,7 +149,7 @@ impl Sweeper {
             let changed = removed.iter().filter(|change| !matches!(change, None | Some(Change::Nothing)));
             swept.increment(changed.count() as u64);
         }
-        store.presence_claim(node, claim, "").await.map(|_| ())
+        store.presence_claim(*at, node, claim, "").await.map(|_| ())
     }
 }
 

@@ -1,4 +1,4 @@
-//! What a node answers for in presence, and how it makes sure that Redis says the same.
+//! What a node answers for in the presence of one partition, and how it makes sure that Redis says the same.
 //!
 //! A node changes something only under its *seal*, which the server knows. Whenever it is in doubt (no answer, a restart, a
 //! server that has forgotten it, its own silence) it takes a new one, which makes every earlier command void, and
@@ -18,11 +18,13 @@ use tokio::sync::{Notify, RwLock, RwLockReadGuard};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::calls::{Entered, Hand, Memory, Record, Role, Sound, entry_name};
+use crate::partitions::Partition;
 use crate::store::Store;
 
 /// What this node answers for.
 pub(crate) struct Registry {
     pub(super) store: Arc<Store>,
+    pub(super) at: Partition,
     /// This node's name.
     pub(super) node: String,
     timeout: Duration,
@@ -81,13 +83,14 @@ enum Step {
 pub(super) const BATCH: usize = 512;
 
 impl Registry {
-    pub(crate) fn new(store: Arc<Store>, node: String, timeout: Duration) -> Self {
+    pub(crate) fn new(store: Arc<Store>, at: Partition, node: String, timeout: Duration) -> Self {
         metrics::describe_counter!(
             "fanwire_presence_settlements_total",
             "Comparisons of this node's clients with presence in Redis, after a doubt"
         );
         Self {
             store,
+            at,
             node,
             timeout,
             gate: RwLock::default(),
@@ -162,7 +165,7 @@ impl Registry {
     /// Finds out whether the server has restarted, or forgotten this node, while nothing was asked of it.
     async fn check(&self) {
         let Some(seal) = self.seal() else { return };
-        if let Ok(false) = self.store.presence_check(Hand { node: &self.node, seal: &seal }).await {
+        if let Ok(false) = self.store.presence_check(Hand { node: &self.node, at: self.at, seal: &seal }).await {
             self.doubt();
         }
     }
@@ -174,17 +177,17 @@ impl Registry {
             state.number += 1;
             (state.epoch, state.number, state.doubts)
         };
-        let Entered { seal, memory } = self.store.presence_enter(&self.node, epoch, number).await?;
-        let there = self.store.presence_index(&self.node).await?;
+        let Entered { seal, memory } = self.store.presence_enter(self.at, &self.node, epoch, number).await?;
+        let there = self.store.presence_index(self.at, &self.node).await?;
         let entries = self.state.lock().entries.clone();
         let steps = compare(&entries, there.into_iter().collect(), memory);
         tracing::debug!(steps = steps.len(), entries = entries.len(), ?memory, "settling presence");
-        let hand = Hand { node: &self.node, seal: &seal };
+        let hand = Hand { node: &self.node, at: self.at, seal: &seal };
         for batch in steps.chunks(BATCH) {
             try_join_all(batch.iter().map(|step| self.take(hand, step))).await?;
         }
         if memory == Memory::Condemned {
-            self.store.presence_pardon(&self.node).await?;
+            self.store.presence_pardon(self.at, &self.node).await?;
         }
         let mut state = self.state.lock();
         for (name, before) in entries {
@@ -228,7 +231,7 @@ impl Registry {
                     entry.listed = true;
                 });
             }
-            let hand = Hand { node: &self.node, seal: &seal };
+            let hand = Hand { node: &self.node, at: self.at, seal: &seal };
             let change = match wish {
                 Wish::Be(role) => self.store.presence_add(hand, channel, info, role, Sound::Loud).await?,
                 Wish::Leave => self.store.presence_remove(hand, channel, info, Sound::Loud).await?,

@@ -1,4 +1,8 @@
-//! A real Redis server, started by the test on a free port.
+//! Real Redis servers, started by the test on free ports.
+
+pub(crate) mod cluster;
+pub(crate) mod proxy;
+pub(crate) mod sentinel;
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -10,8 +14,10 @@ use tokio::time::{sleep, timeout};
 
 /// A server that ends with its owner.
 pub(crate) struct Server {
+    program: PathBuf,
     folder: PathBuf,
     port: u16,
+    file: Option<PathBuf>,
     options: Vec<String>,
     child: Option<Child>,
 }
@@ -24,18 +30,47 @@ impl Server {
 
     /// Starts a server with these options.
     pub(crate) async fn start_with(options: &[&str]) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port").port();
+        let server = Self::prepare("redis-server".as_ref(), free_port(), options);
+        server.started().await
+    }
+
+    /// Starts a Valkey server that keeps nothing on disk.
+    pub(crate) async fn start_valkey() -> Self {
+        let installed = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.test/valkey/valkey-server");
+        let program = if installed.exists() { installed.as_path() } else { Path::new("valkey-server") };
+        let found = Command::new(program).arg("--version").stdout(Stdio::null()).status().is_ok();
+        assert!(found, "there is no valkey-server: `./test tools` installs one");
+        Self::prepare(program, free_port(), &["--save", "", "--appendonly", "no"]).started().await
+    }
+
+    /// A server that does not run yet.
+    pub(crate) fn prepare(program: &Path, port: u16, options: &[&str]) -> Self {
         let folder = std::env::temp_dir().join(format!("fanwire-redis-{}-{port}", std::process::id()));
         std::fs::create_dir_all(&folder).expect("a folder for temporary files");
         let options = options.iter().map(|&option| option.to_owned()).collect();
-        let mut server = Self { folder, port, options, child: None };
-        server.run().await;
-        server
+        Self { program: program.to_owned(), folder, port, file: None, options, child: None }
+    }
+
+    async fn started(mut self) -> Self {
+        self.run().await;
+        self
     }
 
     /// Starts the server (again), with what it finds on disk.
     pub(crate) async fn run(&mut self) {
-        let child = Command::new("redis-server")
+        self.spawn();
+        self.until_it_answers().await;
+    }
+
+    /// A sentinel, which keeps what it knows in this file.
+    pub(crate) fn set_config_file(&mut self, file: &Path) {
+        self.options = vec!["--sentinel".to_owned()];
+        self.file = Some(file.to_owned());
+    }
+
+    pub(crate) fn spawn(&mut self) {
+        let child = Command::new(&self.program)
+            .args(&self.file)
             .args(["--bind", "127.0.0.1", "--port", &self.port.to_string(), "--dir"])
             .arg(&self.folder)
             .args(&self.options)
@@ -43,12 +78,24 @@ impl Server {
             .stdout(Stdio::null())
             .spawn();
         self.child = Some(child.expect("redis-server is installed: these tests need it"));
+    }
+
+    pub(crate) async fn until_it_answers(&self) {
+        self.until(&["PING"], |_| true).await;
+    }
+
+    /// Asks the same until the answer is right.
+    pub(crate) async fn until(&self, command: &[&str], right: impl Fn(&str) -> bool) {
         let answers = async {
-            while self.try_ask(&["PING"]).await.is_err() {
-                sleep(Duration::from_millis(10)).await;
+            loop {
+                match self.try_ask(command).await {
+                    Ok(answer) if right(&words(&answer)) => return,
+                    _ => sleep(Duration::from_millis(10)).await,
+                }
             }
         };
-        timeout(Duration::from_secs(10), answers).await.expect("the server answers");
+        let in_time = timeout(Duration::from_secs(30), answers).await.is_ok();
+        assert!(in_time, "{command:?} was never answered as it should be on {}", self.port);
     }
 
     /// Kills the server with whatever it has not written to disk.
@@ -79,7 +126,7 @@ impl Server {
         self.try_ask(command).await.expect("the server answers")
     }
 
-    async fn try_ask(&self, command: &[&str]) -> redis::RedisResult<redis::Value> {
+    pub(crate) async fn try_ask(&self, command: &[&str]) -> redis::RedisResult<redis::Value> {
         let client = redis::Client::open(self.url())?;
         let mut connection = client.get_multiplexed_async_connection().await?;
         redis::cmd(command[0]).arg(&command[1..]).query_async(&mut connection).await
@@ -98,12 +145,16 @@ impl Server {
         &self.folder
     }
 
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Where it listens.
     pub(crate) fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
 
-    fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("redis://{}", self.address())
     }
 
@@ -119,5 +170,23 @@ impl Drop for Server {
             let _ = child.kill().and_then(|()| child.wait());
         }
         let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// A port nobody listens on.
+pub(crate) fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port").port()
+}
+
+/// The texts and numbers in an answer, with spaces between.
+pub(crate) fn words(answer: &redis::Value) -> String {
+    match answer {
+        redis::Value::BulkString(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+        redis::Value::SimpleString(text) => text.clone(),
+        redis::Value::VerbatimString { text, .. } => text.clone(),
+        redis::Value::Int(number) => number.to_string(),
+        redis::Value::Okay => "OK".to_owned(),
+        redis::Value::Array(items) => items.iter().map(words).collect::<Vec<_>>().join(" "),
+        _ => String::new(),
     }
 }

@@ -1,0 +1,72 @@
+//! What the nodes of a cluster say.
+
+use std::sync::Arc;
+
+use redis::{Pipeline, Value};
+
+use super::scouts::Answer;
+use crate::answers::{items, number, text};
+use crate::url::Address;
+
+/// What does the cluster look like, and since which election?
+pub(super) fn question() -> Pipeline {
+    let mut question = redis::pipe();
+    question.cmd("CLUSTER").arg("INFO");
+    question.cmd("CLUSTER").arg("SLOTS");
+    question
+}
+
+/// The cluster as a node sees it.
+pub(super) struct View(Vec<Stretch>);
+
+/// Slots with the same nodes.
+struct Stretch {
+    first: u16,
+    last: u16,
+    /// The primary, then the replicas.
+    nodes: Vec<Address>,
+}
+
+/// The view after the latest election, of those who belong to the cluster: a node that was cut off keeps its own.
+pub(super) fn latest(answers: Vec<Answer>) -> Option<View> {
+    let read = |Answer { from, values }: Answer| {
+        let [info, slots] = <[_; 2]>::try_from(values).ok()?;
+        let info = text(info)?;
+        let line = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        if line("cluster_state") != Some("ok") {
+            return None;
+        }
+        let epoch: u64 = line("cluster_current_epoch")?.trim().parse().ok()?;
+        let stretches: Vec<_> = items(slots).into_iter().filter_map(|slots| stretch(slots, &from.host)).collect();
+        Some((epoch, View(stretches)))
+    };
+    answers.into_iter().filter_map(read).max_by_key(|(epoch, _)| *epoch).map(|(_, view)| view)
+}
+
+impl View {
+    pub(super) fn primary(&self, slot: u16) -> Option<Address> {
+        let stretch = self.0.iter().find(|stretch| (stretch.first..=stretch.last).contains(&slot))?;
+        stretch.nodes.first().cloned()
+    }
+
+    /// All nodes, each once.
+    pub(super) fn nodes(&self) -> Vec<Address> {
+        let mut nodes: Vec<_> = self.0.iter().flat_map(|stretch| &stretch.nodes).cloned().collect();
+        nodes.sort();
+        nodes.dedup();
+        nodes
+    }
+}
+
+fn stretch(value: Value, asked: &Arc<str>) -> Option<Stretch> {
+    let mut value = items(value).into_iter();
+    let (first, last) = (number(value.next()?)?, number(value.next()?)?);
+    let node = |value| {
+        let mut node = items(value).into_iter();
+        let (host, port) = (node.next().and_then(text), number(node.next()?)?);
+        // A node that does not know its own address leaves it to who reached it.
+        let host = host.filter(|host| !host.is_empty() && host != "?").map_or_else(|| Arc::clone(asked), Into::into);
+        Some(Address { host, port })
+    };
+    Some(Stretch { first, last, nodes: value.filter_map(node).collect() })
+}

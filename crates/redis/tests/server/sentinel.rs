@@ -1,0 +1,71 @@
+//! A primary, its replicas, and the sentinels that watch them.
+
+use std::path::Path;
+
+use fanwire_redis::Config;
+
+use super::{Server, free_port, words};
+
+/// Servers that replicate, and sentinels that agree on the primary.
+pub(crate) struct Sentinels {
+    pub(crate) servers: Vec<Server>,
+    pub(crate) sentinels: Vec<Server>,
+}
+
+/// The name of the primary.
+pub(crate) const NAME: &str = "main";
+
+impl Sentinels {
+    /// Starts a primary, replicas and three sentinels.
+    pub(crate) async fn start(replicas: usize) -> Self {
+        let mut servers = vec![Server::start().await];
+        for _ in 0..replicas {
+            let server = Server::start_with(&["--save", "", "--repl-diskless-sync-delay", "0"]).await;
+            server.ask(&["REPLICAOF", "127.0.0.1", &servers[0].port().to_string()]).await;
+            server.until(&["INFO", "replication"], |info| info.contains("master_link_status:up")).await;
+            servers.push(server);
+        }
+        Self::watch(servers).await
+    }
+
+    /// Starts three sentinels for servers of which the first one is the primary.
+    pub(crate) async fn watch(servers: Vec<Server>) -> Self {
+        let mut sentinels = Vec::new();
+        for _ in 0..3 {
+            let port = free_port();
+            let mut sentinel = Server::prepare(Path::new("redis-server"), port, &[]);
+            let file = sentinel.folder().join("sentinel.conf");
+            let text = format!(
+                "sentinel monitor {NAME} 127.0.0.1 {} 2\nsentinel down-after-milliseconds {NAME} 500\n\
+                 sentinel failover-timeout {NAME} 4000\nsentinel parallel-syncs {NAME} 2\n",
+                servers[0].port()
+            );
+            std::fs::write(&file, text).expect("written");
+            sentinel.set_config_file(&file);
+            sentinel.run().await;
+            sentinels.push(sentinel);
+        }
+        let replicas = format!("num-slaves {} ", servers.len() - 1);
+        for sentinel in &sentinels {
+            let ready = |about: &str| {
+                let about = format!("{about} ");
+                about.contains("num-other-sentinels 2 ") && about.contains(&replicas)
+            };
+            sentinel.until(&["SENTINEL", "MASTER", NAME], ready).await;
+        }
+        Self { servers, sentinels }
+    }
+
+    /// The number of the primary, as the sentinels agree.
+    pub(crate) async fn primary(&self) -> usize {
+        let answer = words(&self.sentinels[0].ask(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", NAME]).await);
+        let port: u16 = answer.split(' ').nth(1).and_then(|port| port.parse().ok()).expect("an address");
+        self.servers.iter().position(|server| server.port() == port).expect("one of them")
+    }
+
+    pub(crate) fn config(&self, prefix: &str) -> Config {
+        let known = self.sentinels.iter().map(|sentinel| format!("127.0.0.1:{}", sentinel.port()));
+        let url = format!("redis+sentinel://{}/{NAME}", known.collect::<Vec<_>>().join(","));
+        Config { urls: vec![url], prefix: prefix.to_owned(), ..Config::default() }
+    }
+}
