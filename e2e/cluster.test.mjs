@@ -3,6 +3,8 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 
+import WebSocket from 'ws';
+
 import { Inbox, declaredMetrics, serve, until } from './fanwire.mjs';
 import { startRedis } from './redis.mjs';
 import { ENCODINGS, newClient } from './sdk.mjs';
@@ -116,6 +118,74 @@ describe('three gateways on one Redis server', () => {
     assert.ok(declared.length >= 4, declared.join());
     for (const name of declared) assert.ok(metrics.samples.some((sample) => sample.name === name), `${name} has no sample`);
     assert.ok(metrics.sum('fanwire_redis_reconnects_total') > 0);
+  });
+});
+
+describe('a gateway that is cut off from Redis', () => {
+  test('hands its clients over to one that is not, and takes new ones when it is back', async (t) => {
+    const redis = await startRedis();
+    t.after(() => redis.stop());
+    const leg = await TcpProxy.to(redis.port);
+    t.after(() => leg.close());
+    const config = (port) => `
+      [broker]
+      kind = "redis"
+      [broker.redis]
+      urls = ["redis://127.0.0.1:${port}"]
+      unready_when_down = true
+      give_up_after = "5s"
+      ${NAMESPACES}`;
+    const [cut, whole] = await Promise.all([serve(config(leg.server.address().port)), serve(config(redis.port))]);
+    t.after(() => Promise.all([cut.stop(), whole.stop()]));
+    const ready = async (gateway) => {
+      const answer = await fetch(`${gateway.ops}/health/ready`);
+      return [answer.status, (await answer.json()).status];
+    };
+    const is = (gateway, ...wanted) => until(`${wanted}`, async () => `${await ready(gateway)}` === `${wanted}`);
+    for (const gateway of [cut, whole]) await is(gateway, 200, 'ready');
+
+    const balancer = await TcpProxy.to(cut.port);
+    t.after(() => balancer.close());
+    const client = newClient(ENCODINGS.json, balancer.url());
+    t.after(() => client.disconnect());
+    const connecting = [];
+    client.on('connecting', ({ code }) => connecting.push(code));
+    const subscription = client.newSubscription('chat:over');
+    const [inbox, states] = [new Inbox(), []];
+    subscription.on('publication', ({ data }) => inbox.push(data));
+    subscription.on('subscribed', ({ wasRecovering, recovered }) => states.push([wasRecovering, recovered]));
+    subscription.subscribe();
+    client.connect();
+    await until('the client is subscribed', () => states.length === 1);
+    await whole.publish('chat:over', 1);
+    await inbox.first((item) => item === 1, 'the first publication');
+
+    leg.cut();
+    await is(cut, 503, 'degraded');
+    // What a balancer does with a node that is not ready.
+    balancer.lead(whole.port);
+    await assert.rejects(cut.publish('chat:over', 0), ({ code }) => [503, 504].includes(code));
+    await whole.publish('chat:over', 2);
+    await is(cut, 503, 'handing over');
+    await inbox.first((item) => item === 2, 'what the deaf node did not get');
+    assert.deepEqual(inbox.items, [1, 2]);
+    assert.deepEqual(connecting, [0, 3011], 'asked to come back');
+    assert.deepEqual(states, [[false, false], [true, true]]);
+    const refused = await new Promise((resolve) => {
+      const socket = new WebSocket(cut.url());
+      socket.on('error', () => {});
+      socket.on('unexpected-response', (_, { statusCode }) => resolve(statusCode));
+      socket.on('open', () => resolve('open'));
+    });
+    assert.equal(refused, 503);
+    assert.equal((await cut.metrics()).sum('fanwire_handing_over'), 1);
+
+    leg.mend();
+    await is(cut, 200, 'ready');
+    const late = await subscriber(cut, 'chat:over');
+    await whole.publish('chat:over', 3);
+    await late.inbox.first((item) => item === 3, 'the next publication');
+    late.client.disconnect();
   });
 });
 
