@@ -31,8 +31,9 @@ pub struct Sequencer {
     dispatcher: Arc<Dispatcher>,
     read: ReadHistory,
     tracks: Mutex<Tracks>,
-    /// Bounds the reads that run at the same time.
+    /// Bound the reads that run at the same time. Two, so that subscribers do not wait behind repairs that find no broker.
     repairs: Semaphore,
+    flights: Semaphore,
     metrics: Metrics,
 }
 
@@ -96,8 +97,8 @@ enum Next {
     Broken,
 }
 
-/// The reads that run at the same time.
-const MAX_REPAIRS: usize = 64;
+/// The reads of each kind that run at the same time.
+const MAX_READS: usize = 64;
 
 /// The publications of one read.
 const PAGE: usize = 512;
@@ -119,7 +120,8 @@ impl Sequencer {
             dispatcher,
             read,
             tracks: Mutex::default(),
-            repairs: Semaphore::new(MAX_REPAIRS),
+            repairs: Semaphore::new(MAX_READS),
+            flights: Semaphore::new(MAX_READS),
             metrics: Metrics::new(),
         })
     }

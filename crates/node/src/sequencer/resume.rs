@@ -77,7 +77,7 @@ impl Sequencer {
             let (sender, answer) = oneshot::channel();
             let waiting = Waiting { resume, how, aboard: false, answer: sender };
             match &mut track.flight {
-                Some(flight) => flight.waiting.push(waiting),
+                Some(flight) => flight.wait(waiting),
                 None => self.take_off(channel, track, vec![waiting]),
             }
             answer
@@ -96,7 +96,8 @@ impl Sequencer {
             if let Some(begin) = begin {
                 sleep_until(begin).await;
             }
-            let read = sequencer.read_window(&channel, life).await;
+            let read = timeout(PATIENCE, sequencer.read_window(&channel, life)).await;
+            let read = read.unwrap_or_else(|_| Err(Error::Unavailable("the stream is not read in time".into())));
             if let Ok(Some(window)) = &read {
                 // Whoever still waits when this takes too long gives up by itself.
                 let _ = timeout(PATIENCE, sequencer.come_up(&channel, life, window)).await;
@@ -108,7 +109,7 @@ impl Sequencer {
     /// Reads from where the farthest of those who wait stood to the end of the stream. Nothing if the stream began anew
     /// meanwhile, or if nobody waits any more.
     async fn read_window(&self, channel: &Channel, life: u64) -> Result<Option<Window>, Error> {
-        let Ok(_permit) = self.repairs.acquire().await else { return Ok(None) };
+        let Ok(_permit) = self.flights.acquire().await else { return Ok(None) };
         let Some((query, before)) = self.with_track(channel, life, Track::first_page) else { return Ok(None) };
         let mut whole = query.limit < PAGE;
         let since = query.since;
@@ -263,6 +264,14 @@ impl Track {
 }
 
 impl Flight {
+    fn wait(&mut self, waiting: Waiting) {
+        // Those who gave up make room before more is taken.
+        if self.waiting.len() == self.waiting.capacity() {
+            self.waiting.retain(|waiting| !waiting.answer.is_closed());
+        }
+        self.waiting.push(waiting);
+    }
+
     /// The bytes that one of those who wait can make use of, if more of the stream is of any use to them.
     fn use_for(&self, window: &Window) -> Option<usize> {
         let life = Some(&window.top.epoch);
