@@ -1,5 +1,6 @@
 //! A cluster under load: from its start over a fault to the verdict.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use crate::figures::{Figures, Times};
 use crate::gateway::Gateway;
 use crate::netns::Namespace;
 use crate::proxy::Proxy;
-use crate::publisher::{Address, Load, Nodes, Publisher, Sent};
+use crate::publisher::{Address, Load, Nodes, Publisher, Repeat, Sent};
 use crate::redis::{Keeps, Redis};
 use crate::resp::Value;
 use crate::subscriber::{Manners, Subscriber};
@@ -41,7 +42,7 @@ impl Default for Setup {
         Self {
             keeps: Keeps::Everything,
             proxied: false,
-            load: Load { rate: 500, settle: true },
+            load: Load { rate: 500, repeat: Repeat::Unknown },
             recoverable: (300, 50),
             quiet: (0, 0),
             plain: (100, 20),
@@ -152,6 +153,13 @@ impl Bench {
         self.nodes.set(alive.map(address).collect());
     }
 
+    /// Starts another gateway in the place of a killed one.
+    pub(crate) async fn replace(&mut self, number: usize) {
+        let redis = self.proxies.get(number).map_or_else(|| self.redis.address(), Proxy::address);
+        self.gateways[number] = Gateway::start(&config(redis), None).await;
+        self.nodes.set(self.gateways.iter().map(address).collect());
+    }
+
     /// Waits until Redis carries everything again.
     pub(crate) async fn until_ready(&self) {
         for gateway in self.gateways.iter().filter(|gateway| gateway.is_alive()) {
@@ -240,6 +248,10 @@ impl Bench {
             }));
         }
         self.gateways.iter().filter(|gateway| gateway.is_alive()).for_each(Gateway::check_log);
+        let refused = sent.iter().filter(|sent| sent.published.outcome == Outcome::Refused);
+        let refused: HashSet<_> = refused.map(|sent| sent.published.pub_id).collect();
+        let arrived = seen.iter().filter(|(id, _)| refused.contains(id)).count();
+        assert_eq!(arrived, 0, "{name}: of {} refused publications some arrived", refused.len());
         let report = log.judge(&Rules::default());
         let times = Times::of(fault.at, self.healed.unwrap_or(fault.at), &self.gateways, &sent, &seen);
         let figures = Figures { name, report, reads, resubscribed, times };

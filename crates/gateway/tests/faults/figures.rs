@@ -55,11 +55,9 @@ impl Times {
         let acked: HashMap<_, _> = sent.iter().filter(acked).map(|sent| (sent.published.pub_id, sent.at)).collect();
         let late =
             seen.iter().filter(|(id, at)| acked.get(id).is_some_and(|acked| *at > *acked + LATE)).map(|(_, at)| *at);
-        // What was settled by a repetition shows when publishing worked again.
-        let again = sent.iter().filter(|sent| !sent.failures.is_empty() && acked.contains_key(&sent.published.pub_id));
-        let settled = again.map(|sent| sent.at);
-        let converged = late.chain(settled).max().unwrap_or(healed);
         let failures = sent.iter().flat_map(|sent| &sent.failures);
+        let failed = failures.clone().map(|(end, _)| *end);
+        let converged = late.chain(failed).max().unwrap_or(healed);
         let well = healed + RECOVERY;
         let needless = failures.clone().filter(|(end, length)| *end < fault || *end - *length > well);
         Self {

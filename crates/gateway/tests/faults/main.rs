@@ -4,10 +4,11 @@
 //! Each test breaks one thing under load, prints a line of figures, and has every subscriber's log judged by
 //! `fanwire_testkit::oracle`. docs/reliability.md says what was found.
 //!
-//! - the faults: [`redis_down`], [`subscriber_leg`], [`network`], [`nodes`]
+//! - the faults: [`redis_down`], [`subscriber_leg`], [`network`], [`nodes`], and [`all_at_once`]
 //! - [`bench`]: a cluster under load, from its start to the verdict; [`figures`]: what is printed
 //! - the parts of a cluster: [`gateway`], [`redis`], [`proxy`], [`netns`]; its users: [`publisher`], [`subscriber`]
 
+mod all_at_once;
 mod bench;
 mod figures;
 mod gateway;

@@ -33,7 +33,7 @@ async fn f14_killed() {
     let figures = bench.finish("F14 a node killed").await;
     figures.assert_clean();
     assert_eq!((figures.report.told, figures.resubscribed), (0, moved), "all of them, and only they, have moved");
-    assert!(clean < 20 * SECOND, "presence clean after {clean:?}");
+    assert!(clean < 12 * SECOND, "presence clean after {clean:?}");
 }
 
 /// Who is there, in all channels, as another node sees it.

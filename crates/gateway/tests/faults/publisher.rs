@@ -46,9 +46,19 @@ impl Nodes {
 pub(crate) struct Load {
     /// Publications per second, over all channels.
     pub(crate) rate: u32,
-    /// Whether an unknown outcome is settled by a repetition under the same key. Not where Redis may forget the key: there
-    /// a repetition is another publication.
-    pub(crate) settle: bool,
+    /// When a publication is tried again.
+    pub(crate) repeat: Repeat,
+}
+
+/// When a publication is tried again, under the same key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Repeat {
+    /// Until it is done.
+    Always,
+    /// Until its outcome is known. What is refused, and was never unknown, must not arrive anywhere.
+    Unknown,
+    /// Never. For where Redis may forget the key: there a repetition is another publication.
+    Never,
 }
 
 /// A publication, and how it went.
@@ -74,6 +84,9 @@ const LANES: usize = 24;
 
 /// How long a request may take: more than a node may.
 const PATIENCE: Duration = Duration::from_secs(3);
+
+/// The code that says: nothing was applied.
+const UNAVAILABLE: u32 = 503;
 
 /// How long an unknown outcome is worked on.
 const PERSISTENCE: Duration = Duration::from_secs(120);
@@ -116,7 +129,7 @@ impl Publisher {
 
     /// Publishes once to each of these channels, until it is done.
     pub(crate) async fn publish_to(&self, nodes: &Nodes, channels: &[String]) -> Vec<Sent> {
-        let mut lane = Lane::new(nodes.clone(), Load { rate: 1, settle: true });
+        let mut lane = Lane::new(nodes.clone(), Load { rate: 1, repeat: Repeat::Always });
         let mut sent = Vec::new();
         for channel in channels {
             sent.push(lane.publish(channel, self.ids.fetch_add(1, Ordering::Relaxed)).await);
@@ -135,7 +148,12 @@ struct Lane {
 #[derive(Deserialize)]
 struct Answer {
     result: Option<Placed>,
-    error: Option<serde_json::Value>,
+    error: Option<Fault>,
+}
+
+#[derive(Deserialize)]
+struct Fault {
+    code: u32,
 }
 
 #[derive(Deserialize)]
@@ -167,8 +185,8 @@ impl Lane {
             }
             let open = match known {
                 Outcome::Acked(_) => false,
-                Outcome::Refused => true,
-                Outcome::Unknown => self.load.settle,
+                Outcome::Refused => self.load.repeat == Repeat::Always,
+                Outcome::Unknown => self.load.repeat != Repeat::Never,
             };
             if !open || begun.elapsed() > PERSISTENCE {
                 let published = Published { pub_id, channel: channel.to_owned(), key: Some(key), outcome: known };
@@ -195,6 +213,7 @@ fn outcome(answer: &str) -> Outcome {
     match (result, error) {
         (Some(Placed { offset: Some(offset), epoch: Some(epoch) }), None) => Outcome::Acked(Some(At { epoch, offset })),
         (Some(_), None) => Outcome::Acked(None),
+        (None, Some(Fault { code: UNAVAILABLE })) => Outcome::Refused,
         _ => Outcome::Unknown,
     }
 }
