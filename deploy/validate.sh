@@ -70,6 +70,7 @@ check_compose() {
     services 5 --profile none
     services 8 --profile observability
     services 6 --profile bench
+    services 9 --profile sentinel
     # Every file that is mounted is there: Docker would make an empty folder of it.
     local source
     while read -r source; do
