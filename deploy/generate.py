@@ -131,7 +131,7 @@ REDIS = [
     ]),
     ("The connection", [
         panel("Age of the proof", "Every node sends a heartbeat through Redis and waits for it. Grows while Redis carries nothing.", "s",
-              ("{{instance}}", "max by (instance) (fanwire_redis_proof_age_seconds@)"), width=12),
+              ("{{instance}}, server {{shard}}", "max by (instance, shard) (fanwire_redis_proof_age_seconds@)"), width=12),
         panel("Subscriber connections lost", "silent: no heartbeat came back. overflow: the node could not keep up.", "ops",
               by("reason", "fanwire_redis_reconnects_total"), width=12),
     ]),
@@ -141,6 +141,20 @@ REDIS = [
               ("lost", "sum(rate(fanwire_gaps_lost_total@[$__rate_interval]))")),
         panel("Subscriptions told of a loss", "They subscribe again and know it.", "ops", by("instance", "fanwire_insufficient_state_total")),
         panel("Recoveries", "failed: the history was too short, or began anew.", "ops", by("outcome", "fanwire_recoveries_total")),
+        panel("Losses nobody was told of", "Subscribers without a position, in channels with history.", "ops", by("how", "fanwire_unnoticed_losses_total")),
+        panel("Plain channels interrupted", "Channels without a position when a connection was lost.", "ops", by("instance", "fanwire_interrupted_channels_total")),
+        panel("Nodes that hand over", "Cut off from Redis, they send their clients to other nodes.", "none",
+              ("{{instance}}", "fanwire_handing_over@"), stack=True),
+    ]),
+    ("Coming back", [
+        panel("Where those who come back go on", "memory: the node remembered. broker: Redis was asked.", "ops", by("from", "fanwire_resumed_total")),
+        panel("Histories read for them", "Those who wait for the same channel share one.", "ops", by("instance", "fanwire_resume_reads_total")),
+        panel("What nodes remember", "Recent publications.", "bytes", ("{{instance}}", "fanwire_recent_bytes@"), stack=True),
+    ]),
+    ("Presence", [
+        panel("Settlements", "Comparisons of a node's clients with what Redis has, after anything doubtful.", "ops",
+              by("instance", "fanwire_presence_settlements_total"), width=12),
+        panel("Clients of dead nodes removed", "By the node that did it.", "ops", by("instance", "fanwire_presence_swept_total"), width=12),
     ]),
     ("Work", [
         panel("Requests that fail", "Publications and readings that Redis did not serve.", "ops", by("instance", "fanwire_broker_errors_total")),

@@ -22,6 +22,7 @@ describe('a cluster of plain processes', () => {
   const env = { CLUSTER_DIR: join(folder, 'cluster'), FANWIRE_BIN: BINARY };
   const script = (...args) => run(SCRIPT, args, { env });
   const port = (offset) => Number(env.CLUSTER_PORT) + offset;
+  const url = () => `ws://127.0.0.1:${port(0)}/connection/websocket`;
   const pid = (part) => Number(readFileSync(join(env.CLUSTER_DIR, 'pids', part), 'utf8').split(' ')[0]);
 
   before(async () => {
@@ -40,15 +41,15 @@ describe('a cluster of plain processes', () => {
   });
 
   test('clients of one address are on all nodes, get everything once, and survive the loss of a node', async (t) => {
-    const clients = await Promise.all(NODES.map(() => subscriber(t, `ws://127.0.0.1:${port(0)}/connection/websocket`)));
+    const clients = await Promise.all(NODES.map(() => subscriber(t, url(), 'chat:all')));
     const connections = async (n) => (await metrics(port(21 + n))).sum('fanwire_connections');
     assert.deepEqual(await Promise.all(NODES.map((_, n) => connections(n))), [1, 1, 1]);
-    for (let n = 0; n < 3; n++) await publish(port(10), n);
+    for (let n = 0; n < 3; n++) await publish(port(10), n, 'chat:all');
     await Promise.all(clients.map(({ inbox }) => inbox.first((item) => item === 2)));
 
     process.kill(pid('node2'), 'SIGKILL');
     await until('its client is elsewhere', async () => (await connections(0)) + (await connections(2)) === 3);
-    await publish(port(10), 3);
+    await publish(port(10), 3, 'chat:all');
     await Promise.all(clients.map(({ inbox }) => inbox.first((item) => item === 3)));
     for (const { inbox } of clients) assert.deepEqual(inbox.items, [0, 1, 2, 3]);
     assert.deepEqual(clients.flatMap(({ recovered }) => recovered), [true], 'one client came back, and missed nothing');
@@ -90,15 +91,40 @@ describe('a cluster of plain processes', () => {
     await until('the loss of the node is an alert to come', () => asked('ALERTS{alertname="FanwireNodeDown"}'));
   });
 
-  test('a node that is restarted gets clients again', async (t) => {
-    const restarted = await script('restart', 'node2');
-    assert.equal(restarted.code, 0, restarted.stderr);
+  test('a rolling restart loses nothing and repeats nothing', async (t) => {
+    const rounds = Number(process.env.ROLLING_RESTARTS ?? 1);
+    const clients = await Promise.all(Array.from({ length: 30 }, () => subscriber(t, url(), 'chat:rolling')));
+    let stopped = false;
+    let published = 0;
+    const publishing = (async () => {
+      for (; !stopped; published++) {
+        await publish(port(10), published, 'chat:rolling');
+        await new Promise((resolve) => setTimeout(resolve, 10));
+      }
+    })();
+    for (let round = 0; round < rounds; round++) {
+      for (const node of NODES) {
+        const restarted = await script('restart', node);
+        assert.equal(restarted.code, 0, restarted.stderr);
+        await until('the balancer gives it clients', async () =>
+          (await metrics(port(30))).sum('haproxy_server_status', { proxy: 'nodes', server: node, state: 'UP' }),
+        );
+      }
+    }
+    stopped = true;
+    await publishing;
+    const all = Array.from({ length: published }, (_, n) => n);
+    for (const { inbox, recovered } of clients) {
+      await inbox.first((item) => item === published - 1, 'the last publication');
+      assert.deepEqual(inbox.items, all);
+      assert.ok(recovered.every((each) => each));
+    }
+    const moves = clients.map(({ recovered }) => recovered.length);
+    t.diagnostic(`${published} publications, 30 clients, each moved ${Math.min(...moves)} to ${Math.max(...moves)} times`);
+    assert.ok(Math.min(...moves) >= rounds, 'every node was restarted, so every client has moved');
+
     assert.equal((await script('status')).code, 0);
-    const url = `ws://127.0.0.1:${port(0)}/connection/websocket`;
-    await until('it has one', async () => {
-      await subscriber(t, url);
-      return (await metrics(port(22))).sum('fanwire_connections') > 0;
-    });
+    assert.ok((await metrics(port(22))).sum('fanwire_connections') > 0, 'a node that came back is given clients');
     assert.equal((await script('up')).code, 1, 'one cluster at a time');
   });
 
@@ -142,12 +168,12 @@ function filesIn(folder, ending) {
   return names.map((name) => join(ROOT, folder, name));
 }
 
-async function subscriber(t, url) {
+async function subscriber(t, url, channel) {
   const inbox = new Inbox();
   const recovered = [];
   const client = newClient(ENCODINGS.json, url);
   t.after(() => client.disconnect());
-  const subscription = client.newSubscription('chat:all');
+  const subscription = client.newSubscription(channel);
   subscription.on('publication', ({ data }) => inbox.push(data));
   subscription.on('subscribed', (context) => context.wasRecovering && recovered.push(context.recovered));
   subscription.subscribe();
@@ -156,14 +182,14 @@ async function subscriber(t, url) {
   return { inbox, recovered };
 }
 
-async function publish(port, data) {
-  const body = JSON.stringify({ channel: 'chat:all', data });
-  const answer = await fetch(`http://127.0.0.1:${port}/api/publish`, {
-    method: 'POST',
-    headers: { 'X-API-Key': KEY },
-    body,
+/** Publishes once, however often it has to be asked for. */
+async function publish(port, data, channel) {
+  const body = JSON.stringify({ channel, data, idempotency_key: `${data}` });
+  await until(`${data} is published`, async () => {
+    const request = fetch(`http://127.0.0.1:${port}/api/publish`, { method: 'POST', headers: { 'X-API-Key': KEY }, body });
+    const answer = await request.catch(() => null);
+    return answer?.status === 200 && (await answer.json()).result;
   });
-  assert.ok((await answer.json()).result);
 }
 
 async function metrics(port) {

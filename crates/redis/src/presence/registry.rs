@@ -50,8 +50,6 @@ struct State {
     number: u64,
     /// How often a new seal became necessary.
     doubts: u64,
-    /// This node has had clients here.
-    used: bool,
 }
 
 #[derive(Clone)]
@@ -135,8 +133,7 @@ impl Registry {
         self.doubt();
     }
 
-    /// Settles whenever it is necessary, and looks whether it is, for ever. Nothing is asked of Redis in a partition in which this
-    /// node never had clients.
+    /// Settles whenever it is necessary, and looks whether it is, for ever.
     pub(super) async fn keep_settled(self: Arc<Self>, period: Duration) {
         let settlements = metrics::counter!("fanwire_presence_settlements_total");
         settlements.increment(0);
@@ -153,9 +150,7 @@ impl Registry {
                 }
             }
             // Somebody's need ends the pause, or time.
-            if !self.state.lock().used {
-                self.unsettled.notified().await;
-            } else if timeout(period, self.unsettled.notified()).await.is_err() {
+            if timeout(period, self.unsettled.notified()).await.is_err() {
                 self.check().await;
             }
         }
@@ -164,7 +159,7 @@ impl Registry {
     /// Whether there is something to settle. Before the first sign of life nothing can be.
     fn is_unsettled(&self) -> bool {
         let state = self.state.lock();
-        state.used && state.seal.is_none() && state.epoch > 0
+        state.seal.is_none() && state.epoch > 0
     }
 
     /// Finds out whether the server has restarted, or forgotten this node, while nothing was asked of it.
@@ -259,7 +254,6 @@ impl Registry {
             return Ok((gate, seal));
         }
         drop(gate);
-        self.state.lock().used = true;
         self.unsettled.notify_one();
         timeout_at(deadline, attempted).await.map_err(late)?;
         let gate = timeout_at(deadline, self.gate.read()).await.map_err(late)?;
