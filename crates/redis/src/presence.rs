@@ -1,9 +1,7 @@
 //! [`Presence`] over Redis: a hash of members and a hash of users for each channel, written by functions.
 //!
-//! Each partition is by itself, so that a server that fails affects its own channels only:
-//!
-//! - `registry`: what this node answers for, and how Redis comes to say the same
-//! - `lease`: signs of life, and what becomes of the clients of a node that gives none
+//! - `registry`: what this node answers for in a partition, and how Redis comes to say the same
+//! - `lease`: signs of life, given to each server or cluster, and what becomes of the clients of a node that gives none
 //! - `calls`: what is asked of Redis (`functions.lua`)
 
 mod calls;
@@ -44,12 +42,13 @@ impl RedisPresence {
     pub(crate) fn start(store: Arc<Store>, node: &str, timeout: Duration, renewal: Duration) -> Self {
         let registry = |at| Arc::new(Registry::new(Arc::clone(&store), at, node.to_owned(), timeout));
         let registries: Vec<_> = store.keys.partitions.all().map(registry).collect();
-        let mut tasks = Vec::new();
-        for registry in &registries {
-            let (lease, sweeper) = Lease::new(Arc::clone(registry), renewal);
-            tasks.push(tokio::spawn(lease.run()));
-            tasks.push(tokio::spawn(sweeper.run()));
-            tasks.push(tokio::spawn(Arc::clone(registry).keep_settled(renewal)));
+        let keepers = registries.iter().map(|registry| tokio::spawn(Arc::clone(registry).keep_settled(renewal)));
+        let mut tasks: Vec<_> = keepers.collect();
+        // Servers fail each by itself; a cluster is one.
+        let together = if store.keys.partitions.is_cluster() { registries.len() } else { 1 };
+        for registries in registries.chunks(together) {
+            let (lease, sweeper) = Lease::new(Arc::clone(&store), node, registries, renewal);
+            tasks.extend([tokio::spawn(lease.run()), tokio::spawn(sweeper.run())]);
         }
         Self { store, registries, _tasks: Tasks(tasks) }
     }

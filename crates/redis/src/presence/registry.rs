@@ -50,6 +50,8 @@ struct State {
     number: u64,
     /// How often a new seal became necessary.
     doubts: u64,
+    /// This node has had clients here.
+    used: bool,
 }
 
 #[derive(Clone)]
@@ -133,7 +135,8 @@ impl Registry {
         self.doubt();
     }
 
-    /// Settles whenever it is necessary, and looks whether it is, for ever.
+    /// Settles whenever it is necessary, and looks whether it is, for ever. Nothing is asked of Redis in a partition in which this
+    /// node never had clients.
     pub(super) async fn keep_settled(self: Arc<Self>, period: Duration) {
         let settlements = metrics::counter!("fanwire_presence_settlements_total");
         settlements.increment(0);
@@ -150,7 +153,9 @@ impl Registry {
                 }
             }
             // Somebody's need ends the pause, or time.
-            if timeout(period, self.unsettled.notified()).await.is_err() {
+            if !self.state.lock().used {
+                self.unsettled.notified().await;
+            } else if timeout(period, self.unsettled.notified()).await.is_err() {
                 self.check().await;
             }
         }
@@ -159,7 +164,7 @@ impl Registry {
     /// Whether there is something to settle. Before the first sign of life nothing can be.
     fn is_unsettled(&self) -> bool {
         let state = self.state.lock();
-        state.seal.is_none() && state.epoch > 0
+        state.used && state.seal.is_none() && state.epoch > 0
     }
 
     /// Finds out whether the server has restarted, or forgotten this node, while nothing was asked of it.
@@ -254,6 +259,7 @@ impl Registry {
             return Ok((gate, seal));
         }
         drop(gate);
+        self.state.lock().used = true;
         self.unsettled.notify_one();
         timeout_at(deadline, attempted).await.map_err(late)?;
         let gate = timeout_at(deadline, self.gate.read()).await.map_err(late)?;
