@@ -9,7 +9,6 @@ use fanwire_wire::Refusal;
 use http::header::{self, HeaderValue};
 use http::request::Parts;
 use http::{Request, Response, StatusCode};
-use tokio::time::Instant;
 
 use crate::Keys;
 use crate::methods::{Method, write};
@@ -20,7 +19,6 @@ use crate::types::{Fault, Reply};
 pub struct Api {
     pub(crate) node: Arc<Node>,
     pub(crate) metrics: Metrics,
-    pub(crate) started: Instant,
     keys: Keys,
 }
 
@@ -37,7 +35,7 @@ impl Api {
     /// Makes the control plane of a node.
     #[must_use]
     pub fn new(node: Arc<Node>, keys: Keys) -> Self {
-        Self { node, metrics: Metrics::new(), started: Instant::now(), keys }
+        Self { node, metrics: Metrics::new(), keys }
     }
 
     /// Answers one request. How large its body may be is for the listener to say.

@@ -49,6 +49,16 @@ impl Fault {
         Self { detail: detail.into(), ..Refusal::NotAvailable.into() }
     }
 
+    /// A command that went wrong on its way to other nodes. What was refused otherwise is done nowhere.
+    pub(crate) fn elsewhere(refusal: Refusal) -> Self {
+        let detail = if refusal == Refusal::OutcomeUnknown {
+            "done on this node; the others may not have been told"
+        } else {
+            ""
+        };
+        Self { detail: detail.to_owned(), ..refusal.into() }
+    }
+
     /// No method could be called.
     pub(crate) fn transport(status: StatusCode, refusal: Refusal, detail: impl Into<String>) -> Self {
         Self { refusal, status, detail: detail.into() }
@@ -88,9 +98,39 @@ fn code(refusal: Refusal) -> u32 {
     }
 }
 
-/// A result that says nothing but that it worked.
-#[derive(Debug, Serialize)]
-pub(crate) struct Done {}
+/// A result that says nothing but that it worked, and where it did not.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Done {
+    #[serde(flatten)]
+    missing: Missing,
+}
+
+/// The nodes that something did not reach; nothing if there are none.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Missing {
+    /// Ids of nodes that did not answer in time.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    silent: Vec<String>,
+    /// Ids of nodes whose version cannot do it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    unsupported: Vec<String>,
+    /// There may be other nodes that are not seen.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    unasked: bool,
+}
+
+impl From<fanwire_node::Missing> for Missing {
+    fn from(missing: fanwire_node::Missing) -> Self {
+        let fanwire_node::Missing { silent, unsupported, unasked } = missing;
+        Self { silent, unsupported, unasked }
+    }
+}
+
+impl From<fanwire_node::Missing> for Done {
+    fn from(missing: fanwire_node::Missing) -> Self {
+        Self { missing: missing.into() }
+    }
+}
 
 /// A point in a stream, as a request gives it.
 #[derive(Debug, Default, Deserialize)]

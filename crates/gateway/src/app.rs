@@ -64,7 +64,11 @@ pub(crate) fn run(config: &Config, mode: Mode) -> Result<(), Error> {
         let dispatcher = Dispatcher::new(config.workers());
         let (broker, presence, health) = carrier(config, &dispatcher)?;
         let node = Node::new(Parts {
-            config: fanwire_node::Config { client: config.client.clone(), namespaces: config.namespace.clone() },
+            config: fanwire_node::Config {
+                name: config.node_name(),
+                client: config.client.clone(),
+                namespaces: config.namespace.clone(),
+            },
             dispatcher,
             broker,
             presence,
@@ -94,6 +98,7 @@ pub(crate) fn run(config: &Config, mode: Mode) -> Result<(), Error> {
 
         let workers = Workers::start(&node)?;
         tokio::spawn(Arc::clone(&node).reconcile());
+        tokio::spawn(Arc::clone(&node).take_part());
         tokio::spawn(upkeep(recorder));
         let give_up_after = config.broker.redis.give_up_after;
         if let Some(health) = health.filter(|_| !give_up_after.is_zero()) {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use fanwire_wire::Channel;
+pub use fanwire_wire::{Grant, Overrides};
 use futures_util::future::BoxFuture;
 
 /// Turns tokens into identities and grants.
@@ -29,34 +30,6 @@ pub struct Identity {
     pub info: Option<Bytes>,
     /// Channels the client is subscribed to by the server.
     pub subscriptions: Vec<(Channel, Grant)>,
-}
-
-/// The terms of one subscription.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Grant {
-    /// When the subscription ends unless renewed, in seconds of Unix time.
-    pub expire_at: Option<u64>,
-    /// JSON that other clients see beside the user, in this channel.
-    pub info: Option<Bytes>,
-    /// JSON for the subscriber itself.
-    pub data: Option<Bytes>,
-    /// Deviations from the namespace's options.
-    pub overrides: Overrides,
-}
-
-/// Deviations from a namespace's options, for one subscription; `None` leaves the option as it is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Overrides {
-    /// Whether the subscriber is listed in presence.
-    pub presence: Option<bool>,
-    /// Whether its joining and leaving is announced.
-    pub join_leave: Option<bool>,
-    /// Whether it receives joins and leaves without asking.
-    pub force_join_leave: Option<bool>,
-    /// Whether the subscription is recoverable.
-    pub recovery: Option<bool>,
-    /// Whether the subscription has a position.
-    pub positioning: Option<bool>,
 }
 
 /// What a verified subscription token says.

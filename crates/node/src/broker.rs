@@ -5,6 +5,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use std::sync::Arc;
 
+use fanwire_wire::cluster::Control;
 use fanwire_wire::{Channel, Position, Publication};
 
 /// Carries publications between nodes and keeps the history of channels.
@@ -17,6 +18,10 @@ pub trait Broker: Send + Sync + 'static {
     ///
     /// The broker sets `stamp`; whatever stands there is ignored.
     fn publish(&self, publication: Publication, options: PublishOptions) -> BoxFuture<'_, Result<Published, Error>>;
+
+    /// Carries what a node says to other nodes: handed to their dispatchers, kept nowhere. What is said to all comes back to
+    /// who said it as well. One sender's words arrive at each node in their order, if at all.
+    fn tell(&self, to: Recipient<'_>, control: Control) -> BoxFuture<'_, Result<(), Error>>;
 
     /// Starts to receive `channel`; resolves when everything published from then on arrives, at once if it does already.
     ///
@@ -41,6 +46,15 @@ pub trait Broker: Send + Sync + 'static {
 
     /// Forgets a channel's publications; its position stays.
     fn remove_history(&self, channel: &Channel) -> BoxFuture<'_, Result<(), Error>>;
+}
+
+/// Which nodes are told something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recipient<'a> {
+    /// Every node, the one that speaks included.
+    All,
+    /// The one with this id.
+    Node(&'a str),
 }
 
 /// How to apply a publication.

@@ -9,6 +9,8 @@ use crate::namespace::Namespace;
 /// Limits and rules of a node. Each field says its default.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Config {
+    /// What people call the node; empty for its id. Default: empty.
+    pub name: String,
     /// What clients may do and how much of it.
     pub client: ClientConfig,
     /// The channel namespaces; channels of no listed namespace are unknown (error 102).

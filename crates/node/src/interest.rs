@@ -6,17 +6,23 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
+use fanwire_wire::cluster::{Control, ControlBody};
 use fanwire_wire::{Broadcast, Channel, Position};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::broker::{Broker, Error};
+use crate::cluster::Inbox;
+use crate::id;
 use crate::mailbox::{Letter, Mailbox};
 
-/// Routes what the broker receives to the workers that have subscribers for it.
+/// Routes what the broker receives: broadcasts to the workers that have subscribers for them, what other nodes say to the node.
 ///
 /// Lock order: a broker's own lock, then a shard, then a mailbox.
 pub struct Dispatcher {
+    /// The node's id.
+    node: String,
+    inbox: Inbox,
     shards: Box<[Mutex<Shard>]>,
     hasher: RandomState,
     mailboxes: Box<[Arc<Mailbox>]>,
@@ -49,10 +55,30 @@ impl Dispatcher {
     pub fn new(workers: usize) -> Arc<Self> {
         let workers = workers.clamp(1, Self::MAX_WORKERS);
         Arc::new(Self {
+            node: id::format(&id::random()),
+            inbox: Inbox::new(),
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             hasher: RandomState::new(),
             mailboxes: (0..workers).map(|_| Arc::default()).collect(),
         })
+    }
+
+    /// The id of the node it belongs to, new with every start.
+    #[must_use]
+    pub fn node(&self) -> &str {
+        &self.node
+    }
+
+    /// Takes what a node says, this one included. Never waits: what the node has no room for is dropped and counted.
+    pub fn hear(&self, control: Control) {
+        // Of what it says itself, the node has use for one thing: the sign that it is heard.
+        if control.from != self.node || matches!(control.body, ControlBody::Announcement { .. }) {
+            self.inbox.put(control);
+        }
+    }
+
+    pub(crate) fn inbox(&self) -> &Inbox {
+        &self.inbox
     }
 
     /// Waits until the workers can take more. A broker calls it before it takes a publication.
@@ -96,6 +122,12 @@ impl Dispatcher {
             shard.channels.iter().filter(|(_, i)| i.workers != 0).map(|(c, _)| c.clone()).collect::<Vec<_>>()
         };
         self.shards.iter().flat_map(wanted).collect()
+    }
+
+    /// How many there are.
+    pub(crate) fn channel_count(&self) -> usize {
+        let wanted = |shard: &Mutex<Shard>| shard.lock().channels.values().filter(|i| i.workers != 0).count();
+        self.shards.iter().map(wanted).sum()
     }
 
     /// Whether a channel has subscribers on this node.

@@ -7,6 +7,7 @@
 //! - [`Protocol`], [`Session`], [`Encoder`]: what a client protocol implements
 //! - [`Broker`], [`Presence`], [`Authorizer`]: what the node leans on; [`MemoryBroker`] and [`MemoryPresence`] for one node
 //! - [`Socket`]: what a transport implements
+//! - `cluster`: the other nodes, what they are told and asked
 //!
 //! The path: `Node::publish` → [`Broker`] → [`Dispatcher`] (one letter for each interested worker) →
 //! the worker's hub (encode once, append to the channel's turn batch) → sweep (one write per connection) → outlet.
@@ -15,6 +16,7 @@ pub mod authorizer;
 pub mod broker;
 mod client;
 pub mod clock;
+mod cluster;
 pub mod config;
 mod hand_over;
 mod hub;
@@ -31,6 +33,7 @@ pub mod protocol;
 pub mod sequencer;
 mod subscription;
 mod sweep;
+mod users;
 mod wheel;
 mod worker;
 
@@ -40,11 +43,13 @@ pub use client::{
     Client, ClientGuard, ConnectRequest, Connected, Failure, HistoryRequest, Recovery, ServerSide, SubscribeRequest,
     Subscribed,
 };
+pub use cluster::{ChannelSurvey, Missing, NodeSurvey, NodeView};
 pub use config::{ClientConfig, Config};
+pub use fanwire_wire::Selection;
 pub use interest::Dispatcher;
 pub use memory::{MemoryBroker, MemoryPresence};
 pub use namespace::{Namespace, Permission, RecoveryMode};
-pub use node::{Counts, Node, Parts, Publish, Seat, Selection};
+pub use node::{Counts, Node, Parts, Publish, Seat};
 pub use outlet::Socket;
 pub use presence::Presence;
 pub use protocol::{Encoder, Protocol, Session};

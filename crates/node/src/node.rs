@@ -6,25 +6,26 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use fanwire_wire::{Channel, ClientInfo, Disconnect, Payload, Position, Publication, Refusal, Unsubscribe};
+use fanwire_wire::{Channel, ClientInfo, Disconnect, Payload, Position, Publication, Refusal};
 use futures_util::future::join_all;
 use tokio::sync::oneshot;
 
-use crate::authorizer::{Authorizer, Grant};
+use crate::authorizer::Authorizer;
 use crate::broker::{self, Broker, History, PublishOptions, Published};
 use crate::client::HistoryRequest;
 use crate::clock;
+use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::hand_over::Door;
 use crate::mailbox::Letter;
 use crate::metrics::Metrics;
 use crate::namespace::{Namespace, Namespaces};
 use crate::presence::{Presence, PresenceStats};
-use crate::{Client, Dispatcher, Worker};
+use crate::users::Users;
+use crate::{Dispatcher, Worker};
 
 /// What a node's workers and its control plane share.
 pub struct Node {
-    id: String,
     config: Config,
     namespaces: Namespaces,
     dispatcher: Arc<Dispatcher>,
@@ -37,6 +38,8 @@ pub struct Node {
     door: Door,
     /// A second owner for each farewell that is under way.
     farewells: Arc<()>,
+    users: Users,
+    cluster: Cluster,
 }
 
 /// What a [`Node`] is made of.
@@ -94,27 +97,6 @@ impl Publish {
     }
 }
 
-/// Which connections of a user are meant.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Selection {
-    /// The user's id.
-    pub user: String,
-    /// Only this connection.
-    pub client: Option<String>,
-    /// All but these connections.
-    pub except: Vec<String>,
-}
-
-impl Selection {
-    fn of(&self, worker: &Worker) -> Vec<Rc<Client>> {
-        let wanted = |client: &Rc<Client>| {
-            let id = client.id();
-            client.is_somebody() && self.client.as_ref().is_none_or(|only| *only == id) && !self.except.contains(&id)
-        };
-        worker.clients_of(&self.user).into_iter().filter(wanted).collect()
-    }
-}
-
 /// How many of what a node has.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -134,7 +116,6 @@ impl Node {
     pub fn new(parts: Parts) -> Arc<Self> {
         let Parts { config, dispatcher, broker, presence, authorizer } = parts;
         Arc::new(Self {
-            id: crate::id::format(&crate::id::random()),
             namespaces: Namespaces::new(&config.namespaces),
             connections: dispatcher.mailboxes().iter().map(|_| AtomicUsize::new(0)).collect(),
             config,
@@ -145,13 +126,21 @@ impl Node {
             metrics: Metrics::new(),
             door: Door::default(),
             farewells: Arc::default(),
+            users: Users::default(),
+            cluster: Cluster::new(),
         })
     }
 
     /// The node's id, new with every start.
     #[must_use]
     pub fn id(&self) -> &str {
-        &self.id
+        self.dispatcher.node()
+    }
+
+    /// What people call the node; its id if it was given no name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        if self.config.name.is_empty() { self.id() } else { &self.config.name }
     }
 
     /// Limits and rules.
@@ -247,79 +236,11 @@ impl Node {
         self.presence.connections(channel, users).await.map_err(|error| self.unavailable(&error))
     }
 
-    /// Subscribes a user's connections to a channel.
-    ///
-    /// # Errors
-    ///
-    /// Code 102; what goes wrong for a single connection ends or spares that one.
-    pub async fn subscribe(
-        &self,
-        selection: Selection,
-        channel: Channel,
-        grant: Grant,
-        since: Option<Position>,
-    ) -> Result<(), Refusal> {
-        self.namespace(&channel).ok_or(Refusal::UnknownChannel)?;
-        let work = move |worker: &Rc<Worker>| {
-            for client in selection.of(worker) {
-                let (channel, grant, since) = (channel.clone(), grant.clone(), since.clone());
-                tokio::task::spawn_local(async move {
-                    match client.subscribe_by_server(channel, grant, since).await {
-                        Err(crate::Failure::Disconnect(disconnect)) => client.close(disconnect),
-                        Err(crate::Failure::Refusal(refusal)) => {
-                            tracing::warn!(client = client.id(), %refusal, "server-side subscription failed");
-                        }
-                        Ok(()) => {}
-                    }
-                });
-            }
-        };
-        self.ask_workers(work).await;
-        Ok(())
-    }
-
-    /// Ends the subscriptions of a user's connections to a channel.
-    pub async fn unsubscribe(&self, selection: Selection, channel: Channel) {
-        let work = move |worker: &Rc<Worker>| {
-            for client in selection.of(worker) {
-                client.unsubscribe_by_server(&channel, Unsubscribe::Server);
-            }
-        };
-        self.ask_workers(work).await;
-    }
-
-    /// Ends a user's connections.
-    pub async fn disconnect(&self, selection: Selection, disconnect: Disconnect) {
-        let work = move |worker: &Rc<Worker>| {
-            for client in selection.of(worker) {
-                client.close(disconnect.clone());
-            }
-        };
-        self.ask_workers(work).await;
-    }
-
-    /// Gives a user's connections a new term, in seconds of Unix time; `None` for ever.
-    pub async fn refresh(&self, selection: Selection, expire_at: Option<u64>) {
-        let work = move |worker: &Rc<Worker>| {
-            for client in selection.of(worker) {
-                client.set_term_and_tell(expire_at);
-            }
-        };
-        self.ask_workers(work).await;
-    }
-
     /// Counts what this node has.
     pub async fn counts(&self) -> Counts {
         let parts = self.ask_workers(|worker| worker.counts()).await;
-        let mut counts = Counts { channels: self.dispatcher.channels().len(), ..Counts::default() };
-        let mut users = std::collections::HashSet::new();
-        for (clients, subscriptions, of_users) in parts {
-            counts.clients += clients;
-            counts.subscriptions += subscriptions;
-            users.extend(of_users);
-        }
-        counts.users = users.len();
-        counts
+        let (clients, subscriptions) = parts.into_iter().fold((0, 0), |sum, part| (sum.0 + part.0, sum.1 + part.1));
+        Counts { clients, users: self.users.len(), channels: self.dispatcher.channel_count(), subscriptions }
     }
 
     /// The channels with subscribers on this node, each with how many.
@@ -333,8 +254,14 @@ impl Node {
         all.into_iter().collect()
     }
 
-    /// Ends all connections and waits until they are gone and other clients know it, at most three seconds.
+    /// Ends all connections and waits until they are gone and other clients know it, at most three seconds; then leaves the
+    /// cluster.
     pub async fn shut_down(&self) {
+        tokio::join!(self.send_all_away(), self.announce_draining());
+        self.say_farewell().await;
+    }
+
+    async fn send_all_away(&self) {
         let close = |worker: &Rc<Worker>| {
             for client in worker.clients() {
                 client.close(Disconnect::Shutdown);
@@ -379,8 +306,8 @@ impl Node {
         &self,
         work: impl Fn(&Rc<Worker>) -> T + Clone + Send + 'static,
     ) -> Vec<T> {
-        let all = (0..self.workers()).map(|index| self.ask_worker(index, work.clone()));
-        join_all(all).await.into_iter().flatten().collect()
+        let answers = join_all(self.post_workers(work).await).await;
+        answers.into_iter().flatten().collect()
     }
 
     /// Runs `work` on one worker's thread; no answer if that has ended.
@@ -389,6 +316,26 @@ impl Node {
         index: usize,
         work: impl FnOnce(&Rc<Worker>) -> T + Send + 'static,
     ) -> Option<T> {
+        self.post_worker(index, work).await.await.ok()
+    }
+
+    /// Posts `work` to every worker; what is posted first is run first.
+    pub(crate) async fn post_workers<T: Send + 'static>(
+        &self,
+        work: impl Fn(&Rc<Worker>) -> T + Clone + Send + 'static,
+    ) -> Vec<oneshot::Receiver<T>> {
+        let mut answers = Vec::with_capacity(self.workers());
+        for index in 0..self.workers() {
+            answers.push(self.post_worker(index, work.clone()).await);
+        }
+        answers
+    }
+
+    async fn post_worker<T: Send + 'static>(
+        &self,
+        index: usize,
+        work: impl FnOnce(&Rc<Worker>) -> T + Send + 'static,
+    ) -> oneshot::Receiver<T> {
         let mailbox = &self.dispatcher.mailboxes()[index];
         let (sender, answer) = oneshot::channel();
         mailbox.ready().await;
@@ -396,7 +343,7 @@ impl Node {
             // Whoever asked may have given up.
             let _ = sender.send(work(worker));
         })));
-        answer.await.ok()
+        answer
     }
 
     /// Gives up the channels nobody has wanted for a while, for ever.
@@ -423,6 +370,14 @@ impl Node {
 
     pub(crate) fn door(&self) -> &Door {
         &self.door
+    }
+
+    pub(crate) fn users(&self) -> &Users {
+        &self.users
+    }
+
+    pub(crate) fn cluster(&self) -> &Cluster {
+        &self.cluster
     }
 
     pub(crate) fn dispatcher(&self) -> &Arc<Dispatcher> {
@@ -474,7 +429,7 @@ impl Node {
 
 impl fmt::Debug for Node {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Node").field("id", &self.id).finish_non_exhaustive()
+        f.debug_struct("Node").field("id", &self.id()).finish_non_exhaustive()
     }
 }
 

@@ -34,6 +34,9 @@ pub struct Worker {
     clients: RefCell<Slab<Rc<Client>>>,
     /// The connections of each user.
     users: RefCell<HashMap<Arc<str>, SmallVec<[u32; 2]>>>,
+    /// Connections that are somebody's.
+    connected: Cell<usize>,
+    subscriptions: Cell<usize>,
     wheel: RefCell<Wheel>,
     /// The bytes that wait in all outlets.
     queued: Rc<Cell<usize>>,
@@ -62,6 +65,8 @@ impl Worker {
             hub: Hub::default(),
             clients: RefCell::default(),
             users: RefCell::default(),
+            connected: Cell::default(),
+            subscriptions: Cell::default(),
             wheel: RefCell::new(Wheel::new()),
             queued: Rc::default(),
             nobody: "".into(),
@@ -116,15 +121,33 @@ impl Worker {
         keys.iter().filter_map(|key| clients.get(*key as usize).cloned()).collect()
     }
 
-    /// Connections that are somebody's, their subscriptions, and their users.
-    pub(crate) fn counts(&self) -> (usize, usize, Vec<Arc<str>>) {
-        let clients = self.clients.borrow();
-        let connected: Vec<_> =
-            clients.iter().map(|(_, client)| client).filter(|client| client.is_connected()).collect();
-        let subscriptions = connected.iter().map(|client| client.subscription_count()).sum();
-        let anonymous = connected.iter().find(|client| client.user().is_empty()).map(|client| client.user());
-        let users = self.users.borrow().keys().cloned().chain(anonymous).collect();
-        (connected.len(), subscriptions, users)
+    /// Connections that are somebody's, and subscriptions.
+    pub(crate) fn counts(&self) -> (usize, usize) {
+        (self.connected.get(), self.subscriptions.get())
+    }
+
+    /// A connection has become somebody's.
+    pub(crate) fn count_in(&self, user: &Arc<str>) {
+        self.connected.set(self.connected.get() + 1);
+        self.node.users().add(user);
+    }
+
+    /// It is somebody's no more.
+    pub(crate) fn count_out(&self, user: &str) {
+        self.connected.set(self.connected.get() - 1);
+        self.node.users().remove(user);
+    }
+
+    /// A subscription has begun.
+    pub(crate) fn subscription_began(&self) {
+        self.subscriptions.set(self.subscriptions.get() + 1);
+        self.node.metrics().subscriptions.increment(1);
+    }
+
+    /// A subscription has ended.
+    pub(crate) fn subscription_ended(&self) {
+        self.subscriptions.set(self.subscriptions.get() - 1);
+        self.node.metrics().subscriptions.decrement(1);
     }
 
     pub(crate) fn hub(&self) -> &Hub {

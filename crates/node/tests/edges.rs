@@ -164,8 +164,8 @@ fn nothing_is_told_before_the_connect_reply() {
         h.settle().await;
         let sel = Selection { user: "42".into(), ..Selection::default() };
         h.node.subscribe(sel.clone(), Channel::new("b").unwrap(), Default::default(), None).await.unwrap();
-        h.node.refresh(sel.clone(), None).await;
-        h.node.unsubscribe(sel.clone(), Channel::new("a1").unwrap()).await;
+        h.node.refresh(sel.clone(), None).await.unwrap();
+        h.node.unsubscribe(sel.clone(), Channel::new("a1").unwrap()).await.unwrap();
         h.settle().await;
         assert_eq!(c.take(), Vec::<serde_json::Value>::new());
         assert!(!t.is_finished());

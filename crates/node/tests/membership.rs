@@ -131,7 +131,7 @@ fn whoever_leaves_while_it_subscribes_was_never_there() {
                 harness.settle().await;
                 if by_backend {
                     let selection = Selection { user: "7".into(), ..Selection::default() };
-                    harness.node.unsubscribe(selection, channel("chat")).await;
+                    harness.node.unsubscribe(selection, channel("chat")).await.unwrap();
                 } else {
                     client.leave();
                 }
@@ -201,15 +201,13 @@ fn when_all_are_gone_nothing_is_left() {
                         _ => {
                             let user = random.below(5).to_string();
                             let selection = Selection { user, ..Selection::default() };
-                            match random.below(4) {
-                                0 => harness.node.disconnect(selection, Disconnect::ForceDisconnect).await,
-                                1 => harness.node.unsubscribe(selection, channel("chat")).await,
-                                _ => {
-                                    let server =
-                                        harness.node.subscribe(selection, channel("a"), Grant::default(), None);
-                                    server.await.unwrap();
-                                }
-                            }
+                            let node = &harness.node;
+                            let done = match random.below(4) {
+                                0 => node.disconnect(selection, Disconnect::ForceDisconnect).await,
+                                1 => node.unsubscribe(selection, channel("chat")).await,
+                                _ => node.subscribe(selection, channel("a"), Grant::default(), None).await,
+                            };
+                            done.unwrap();
                         }
                     }
                     if random.below(3) == 0 {

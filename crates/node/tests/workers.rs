@@ -71,7 +71,7 @@ fn one_order_for_all_workers() {
             }
             // A user's connections are found wherever they are.
             let one = Selection { user: "user-1".into(), ..Selection::default() };
-            node.disconnect(one, Disconnect::ForceDisconnect).await;
+            node.disconnect(one, Disconnect::ForceDisconnect).await.unwrap();
             wait(async || node.connections() == (CLIENTS - 1) * WORKERS).await;
             node.shut_down().await;
             wait(async || node.counts().await == Counts::default() && node.connections() == 0).await;

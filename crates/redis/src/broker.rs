@@ -4,15 +4,16 @@ use std::fmt;
 use std::sync::Arc;
 
 use fanwire_node::Broker;
-use fanwire_node::broker::{Error, History, HistoryQuery, PublishOptions, Published, Resume};
+use fanwire_node::broker::{Error, History, HistoryQuery, PublishOptions, Published, Recipient, Resume};
 use fanwire_node::sequencer::Comparison;
-use fanwire_wire::cluster::Envelope;
+use fanwire_wire::cluster::{Control, Envelope};
 use fanwire_wire::{Channel, Publication};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::time::timeout;
 
 use crate::Tasks;
+use crate::partitions::Partition;
 use crate::reception::Reception;
 use crate::store::Store;
 use crate::wishes::Wishes;
@@ -27,6 +28,15 @@ pub struct RedisBroker {
 impl Broker for RedisBroker {
     fn publish(&self, publication: Publication, options: PublishOptions) -> BoxFuture<'_, Result<Published, Error>> {
         async move { self.store.publish(publication, &options).await }.boxed()
+    }
+
+    fn tell(&self, to: Recipient<'_>, control: Control) -> BoxFuture<'_, Result<(), Error>> {
+        let name = match to {
+            Recipient::All => self.store.keys.nodes(),
+            Recipient::Node(node) => self.store.keys.node(node),
+        };
+        async move { self.store.send(Partition::NODES, &name, &Envelope::Control(Box::new(control)).encode()).await }
+            .boxed()
     }
 
     fn subscribe(&self, channel: &Channel) -> BoxFuture<'_, Result<(), Error>> {

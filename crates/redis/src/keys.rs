@@ -51,6 +51,16 @@ impl Keys {
         self.of_partition("proof", partition, node)
     }
 
+    /// The pub/sub channel on which all nodes hear what is said to all.
+    pub(crate) fn nodes(&self) -> String {
+        self.of_partition("nodes", Partition::NODES, "")
+    }
+
+    /// The pub/sub channel on which a node hears what is said to it alone.
+    pub(crate) fn node(&self, node: &str) -> String {
+        self.of_partition("node", Partition::NODES, node)
+    }
+
     /// Epoch, top and last incarnation of a stream.
     pub(crate) fn meta(&self, channel: &Channel) -> String {
         self.of_channel("meta", channel)

@@ -10,6 +10,7 @@
 //! - [`RedisPresence`]: who is where
 
 mod answers;
+mod awaited;
 mod broker;
 mod commands;
 mod config;
@@ -76,7 +77,7 @@ pub fn start_with_renewal(config: &Config, dispatcher: Arc<Dispatcher>, renewal:
     // For the TLS of the redis crate. Fails if there is one already, which is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let topology = Arc::new(topology::Topology::new(settings, config.timeout));
-    let node = keys::random_word();
+    let node = dispatcher.node().to_owned();
     let store = Arc::new(store::Store {
         commands: commands::Commands::new(Arc::clone(&topology), config.timeout),
         keys: keys::Keys::new(&config.prefix, topology.partitions.clone()),

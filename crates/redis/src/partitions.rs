@@ -23,6 +23,9 @@ pub(crate) const CLUSTER: u16 = 128;
 pub(crate) const SLOTS: u16 = 16384;
 
 impl Partition {
+    /// The one that carries what nodes say to each other, so that it keeps its order.
+    pub(crate) const NODES: Self = Self(0);
+
     /// The one with this number.
     pub(crate) fn at(index: u16) -> Self {
         Self(index)

@@ -17,6 +17,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, interval, sleep, timeout};
 
 use crate::answers::{bytes, text};
+use crate::awaited::{Awaited, Way};
 use crate::keys::random_share;
 use crate::partitions::Partition;
 use crate::reception::Reception;
@@ -45,6 +46,8 @@ pub(crate) struct Session<'a> {
     suspects: Mutex<BTreeSet<Partition>>,
     /// Where the node hears itself.
     proof: Mutex<Option<Proof>>,
+    /// Whether it hears the other nodes, if this connection serves their partition.
+    hears_nodes: AtomicBool,
     awaited: Awaited,
 }
 
@@ -53,21 +56,6 @@ pub(crate) struct Session<'a> {
 struct Proof {
     partition: Partition,
     name: String,
-}
-
-/// What the server has yet to confirm. The redis crate cannot tell: in a cluster a server also says by itself that a subscription
-/// has ended.
-#[derive(Default)]
-struct Awaited {
-    names: Mutex<HashSet<(Way, String)>>,
-    changed: Notify,
-}
-
-/// In or out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Way {
-    In,
-    Out,
 }
 
 /// What came of a command.
@@ -88,6 +76,7 @@ impl<'a> Session<'a> {
             serves: Mutex::default(),
             suspects: Mutex::default(),
             proof: Mutex::default(),
+            hears_nodes: AtomicBool::new(false),
             awaited: Awaited::default(),
         }
     }
@@ -136,6 +125,7 @@ impl<'a> Session<'a> {
                 self.shared.dispatcher.ready().await;
                 self.shared.sequencer.accept(&broadcast);
             }
+            Some(Ok(Envelope::Control(control))) => self.shared.dispatcher.hear(*control),
             Some(Ok(Envelope::HistoryRemoved(channel))) => self.shared.sequencer.clear(&channel),
             Some(Ok(Envelope::Heartbeat(heartbeat))) if heartbeat.node == self.shared.node => {
                 self.shared.health.proven(self.shard);
@@ -156,6 +146,9 @@ impl<'a> Session<'a> {
             }
         } else if let Some(proof) = self.proof.lock().take_if(|proof| proof.name == name) {
             self.suspects.lock().insert(proof.partition);
+        } else if self.node_names().contains(name) {
+            self.hears_nodes.store(false, Ordering::Relaxed);
+            self.suspects.lock().insert(Partition::NODES);
         }
         self.servant.called.notify_one();
     }
@@ -204,6 +197,9 @@ impl<'a> Session<'a> {
         {
             moved.insert(partition);
         }
+        if self.is_deaf_to_nodes() && self.subscribe_nodes(connection).await? == Outcome::Moved {
+            moved.insert(Partition::NODES);
+        }
         while let Some((partition, batch)) = self.next_batch(&moved) {
             if self.apply(connection, partition, batch).await? == Outcome::Moved {
                 moved.insert(partition);
@@ -237,6 +233,7 @@ impl<'a> Session<'a> {
         }
         self.suspects.lock().retain(|suspect| serves.contains(suspect));
         self.proof.lock().take_if(|proof| !serves.contains(&proof.partition));
+        self.hears_nodes.fetch_and(serves.contains(&Partition::NODES), Ordering::Relaxed);
         if serves.is_empty() { Err(End::Idle) } else { Ok(()) }
     }
 
@@ -256,6 +253,22 @@ impl<'a> Session<'a> {
             *self.proof.lock() = Some(Proof { partition, name });
         }
         Ok(outcome)
+    }
+
+    fn is_deaf_to_nodes(&self) -> bool {
+        self.serves.lock().contains(&Partition::NODES) && !self.hears_nodes.load(Ordering::Relaxed)
+    }
+
+    async fn subscribe_nodes(&self, connection: &mut MultiplexedConnection) -> Result<Outcome, End> {
+        let outcome = self.ask(connection, Way::In, self.node_names()).await?;
+        self.hears_nodes.store(outcome == Outcome::Confirmed, Ordering::Relaxed);
+        Ok(outcome)
+    }
+
+    /// What other nodes say arrives here.
+    fn node_names(&self) -> HashSet<String> {
+        let keys = &self.shared.store.keys;
+        HashSet::from([keys.nodes(), keys.node(&self.shared.node)])
     }
 
     fn next_batch(&self, moved: &BTreeSet<Partition>) -> Option<(Partition, Batch)> {
@@ -304,7 +317,7 @@ impl<'a> Session<'a> {
         names.iter().for_each(|name| {
             command.arg(name);
         });
-        *self.awaited.names.lock() = names.into_iter().map(|name| (way, name)).collect();
+        self.awaited.expect(way, names);
         let asked = async {
             command.query_async::<Value>(connection).await?;
             self.awaited.all().await;
@@ -375,21 +388,6 @@ impl Drop for Session<'_> {
         // Whoever wants a channel from here on waits until it arrives again.
         serves.iter().for_each(|partition| self.shared.wishes(*partition).release(&self.servant));
         self.interrupted(|at| serves.contains(&at));
-    }
-}
-
-impl Awaited {
-    /// True if it was awaited.
-    fn confirm(&self, way: Way, name: String) -> bool {
-        let awaited = self.names.lock().remove(&(way, name));
-        self.changed.notify_one();
-        awaited
-    }
-
-    async fn all(&self) {
-        while !self.names.lock().is_empty() {
-            self.changed.notified().await;
-        }
     }
 }
 

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fanwire_node::Broker;
-use fanwire_node::broker::{Error, History, HistoryQuery, PublishOptions, Published, Resume};
+use fanwire_node::broker::{Error, History, HistoryQuery, PublishOptions, Published, Recipient, Resume};
+use fanwire_wire::cluster::Control;
 use fanwire_wire::{Channel, Publication};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -152,6 +153,15 @@ impl Broker for FaultyBroker {
                 return Err(Error::OutcomeUnknown);
             }
             published
+        }
+        .boxed()
+    }
+
+    fn tell(&self, to: Recipient<'_>, control: Control) -> BoxFuture<'_, Result<(), Error>> {
+        let told = self.inner.tell(to, control);
+        async move {
+            self.faults.before(Hold::No).await?;
+            told.await
         }
         .boxed()
     }

@@ -62,18 +62,30 @@ pub fn run_with<T>(
     broker: impl FnOnce(Arc<Dispatcher>) -> Box<dyn Broker>,
     test: impl AsyncFnOnce(&Harness) -> T,
 ) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
-    let runtime = runtime.expect("a runtime without IO needs nothing that could be missing");
-    LocalSet::new().block_on(&runtime, async {
+    on_paused_clock(async || {
         let harness = Harness::start(config, broker);
+        // What a node does when it starts is over.
+        harness.settle().await;
         test(&harness).await
     })
+}
+
+/// Runs `test` on a runtime of its own with a paused clock, where it starts as many nodes as it likes.
+///
+/// # Panics
+///
+/// When `test` does.
+pub fn on_paused_clock<T>(test: impl AsyncFnOnce() -> T) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    let runtime = runtime.expect("a runtime without IO needs nothing that could be missing");
+    LocalSet::new().block_on(&runtime, test())
 }
 
 /// A configuration in which anonymous clients may do everything, in one nameless namespace like this.
 #[must_use]
 pub fn open_config(namespace: Namespace) -> Config {
-    Config { client: ClientConfig { anonymous: true, ..ClientConfig::default() }, namespaces: vec![namespace] }
+    let client = ClientConfig { anonymous: true, ..ClientConfig::default() };
+    Config { client, namespaces: vec![namespace], ..Config::default() }
 }
 
 impl Harness {
@@ -111,6 +123,7 @@ impl Harness {
         });
         let worker = Worker::start(&node, 0);
         tokio::task::spawn_local(Arc::clone(&node).reconcile());
+        tokio::task::spawn_local(Arc::clone(&node).take_part());
         Self {
             node,
             worker,

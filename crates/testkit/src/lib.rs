@@ -4,11 +4,13 @@
 //! - [`transcript`]: conversations written down in text files, played against a protocol
 //! - [`conformance`]: what every broker and every presence must do
 //! - [`oracle`]: what subscribers saw against what was published
+//! - [`Lan`]: several nodes that hear each other
 //! - [`FakeSocket`], [`TokenBook`], [`FaultyBroker`], [`Probe`]: the parts the harness is made of
 
 pub mod conformance;
 mod faults;
 pub mod harness;
+mod lan;
 pub mod oracle;
 mod probe;
 mod socket;
@@ -17,6 +19,7 @@ pub mod transcript;
 
 pub use faults::{Faults, FaultyBroker};
 pub use harness::{FakeClient, Harness};
+pub use lan::Lan;
 pub use probe::Probe;
 pub use socket::{FakeSocket, Frame};
 pub use tokens::TokenBook;

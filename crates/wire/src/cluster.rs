@@ -1,5 +1,8 @@
 //! What nodes tell each other: the envelope, and its bytes.
 
+mod control;
+mod convert;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -14,6 +17,8 @@ mod proto {
 }
 use proto::envelope::Body;
 
+pub use control::{Answer, ChannelList, Command, Control, ControlBody, NodeInfo, NodeState, Question};
+
 /// One message between nodes.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Envelope {
@@ -23,6 +28,8 @@ pub enum Envelope {
     Heartbeat(Heartbeat),
     /// The publications of a channel were removed: what nodes remember of them goes, too.
     HistoryRemoved(Channel),
+    /// What a node tells other nodes.
+    Control(Box<Control>),
 }
 
 /// The proof that what a node publishes comes back to it.
@@ -70,6 +77,7 @@ impl Envelope {
             Self::HistoryRemoved(channel) => {
                 Body::HistoryRemoved(proto::HistoryRemoved { channel: channel.as_str().to_owned() })
             }
+            Self::Control(control) => Body::Control((&**control).into()),
         };
         proto::Envelope { body: Some(body), stamp }.encode_to_vec().into()
     }
@@ -98,6 +106,7 @@ impl Envelope {
             Body::HistoryRemoved(proto::HistoryRemoved { channel }) => {
                 return Ok(Self::HistoryRemoved(self::channel(&channel)?));
             }
+            Body::Control(control) => return Ok(Self::Control(Box::new(control.try_into()?))),
         };
         Ok(Self::Broadcast(broadcast))
     }

@@ -113,6 +113,13 @@ disconnects! {
 }
 
 impl Disconnect {
+    /// The reason with this code. One that is not known here keeps its code and text.
+    #[must_use]
+    pub fn from_code(code: u16, reason: &str) -> Self {
+        let known = Self::ALL.iter().find(|known| known.code() == code).cloned();
+        known.unwrap_or_else(|| Self::Application { code, reason: reason.into() })
+    }
+
     /// Whether a client that knows the codes comes back by itself.
     #[must_use]
     pub fn reconnect(&self) -> bool {
@@ -136,6 +143,15 @@ mod tests {
         let codes: HashSet<_> = Disconnect::ALL.iter().map(Disconnect::code).collect();
         let names: HashSet<_> = Disconnect::ALL.iter().map(Disconnect::name).collect();
         assert_eq!((codes.len(), names.len()), (Disconnect::ALL.len(), Disconnect::ALL.len()));
+    }
+
+    #[test]
+    fn codes_lead_back() {
+        for known in Disconnect::ALL {
+            assert_eq!(Disconnect::from_code(known.code(), "ignored"), *known);
+        }
+        let own = Disconnect::Application { code: 4001, reason: "mine".into() };
+        assert_eq!(Disconnect::from_code(4001, "mine"), own);
     }
 
     #[test]

@@ -6,12 +6,14 @@
 //! - [`Payload`]: application data, kept as the bytes and the kind it came in
 //! - [`Message`] (bytes in) and [`frame`] (finished socket bytes out)
 //! - [`cluster`]: what nodes tell each other
+//! - [`Selection`], [`Grant`]: what the server does to connections
 //! - [`Disconnect`], [`Refusal`], [`Unsubscribe`]: how a connection, a request, a subscription ends
 
 mod channel;
 pub mod cluster;
 mod disconnect;
 pub mod frame;
+mod grant;
 mod message;
 mod payload;
 mod position;
@@ -20,6 +22,7 @@ mod refusal;
 
 pub use channel::{Channel, InvalidChannel};
 pub use disconnect::Disconnect;
+pub use grant::{Grant, Overrides, Selection};
 pub use message::Message;
 pub use payload::{NotJson, Payload, PayloadKind};
 pub use position::{Epoch, Position};

@@ -6,7 +6,7 @@ use fanwire_node::broker::Order;
 use fanwire_node::{HistoryRequest, Node};
 use serde::{Deserialize, Serialize};
 
-use crate::types::{ClientInfo, Done, Fault, Position, Publication, channel, given};
+use crate::types::{ClientInfo, Done, Fault, Missing, Position, Publication, channel, given};
 
 /// All that most of these methods ask.
 #[derive(Debug, Default, Deserialize)]
@@ -98,7 +98,7 @@ pub(crate) async fn history(node: &Node, request: HistoryParams) -> Result<Histo
 
 pub(crate) async fn history_remove(node: &Node, request: OfChannel) -> Result<Done, Fault> {
     node.remove_history(&channel(&request.channel)?).await?;
-    Ok(Done {})
+    Ok(Done::default())
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -112,60 +112,26 @@ pub(crate) struct ChannelsParams {
 #[derive(Debug, Serialize)]
 pub(crate) struct Channels {
     channels: BTreeMap<String, ChannelInfo>,
+    /// There are more, with names behind the last one.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    more: bool,
+    #[serde(flatten)]
+    missing: Missing,
 }
 
 #[derive(Debug, Serialize)]
 struct ChannelInfo {
-    num_clients: usize,
+    num_clients: u64,
 }
 
 pub(crate) async fn channels(node: &Node, request: ChannelsParams) -> Result<Channels, Fault> {
-    let pattern = request.pattern.unwrap_or_else(|| "*".to_owned());
-    let all = node.channels().await.into_iter();
-    let channels = all
-        .filter(|(channel, _)| matches(&pattern, channel.as_str()))
-        .map(|(channel, num_clients)| (channel.as_str().to_owned(), ChannelInfo { num_clients }))
-        .collect();
-    Ok(Channels { channels })
-}
-
-/// Whether `name` has the form of `pattern`: its pieces between the stars, in their order.
-fn matches(pattern: &str, name: &str) -> bool {
-    let Some((head, rest)) = pattern.split_once('*') else { return pattern == name };
-    let Some(mut name) = name.strip_prefix(head) else { return false };
-    let (middle, tail) = rest.rsplit_once('*').unwrap_or(("", rest));
-    for piece in middle.split('*') {
-        // The first place is as good as any: it leaves the most for what follows.
-        let Some(at) = name.find(piece) else { return false };
-        name = &name[at + piece.len()..];
-    }
-    name.ends_with(tail)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::matches;
-
-    #[test]
-    fn patterns() {
-        for (pattern, name) in [
-            ("*", "anything"),
-            ("**", "anything"),
-            ("chat:*", "chat:"),
-            ("chat:*", "chat:1"),
-            ("*:1", "chat:1"),
-            ("a*c*e", "abcde"),
-            ("a*b*b", "abb"),
-            ("a*b*b", "abbab"),
-            ("chat", "chat"),
-            ("c?t", "c?t"),
-        ] {
-            assert!(matches(pattern, name), "{pattern} {name}");
-        }
-        for (pattern, name) in
-            [("chat:*", "chat"), ("*:1", "chat:12"), ("a*a", "a"), ("a*b*b", "ab"), ("chat", "chats"), ("c?t", "cat")]
-        {
-            assert!(!matches(pattern, name), "{pattern} {name}");
-        }
-    }
+    let survey = node.survey_channels(request.pattern.as_deref().unwrap_or("*")).await?;
+    let channels = survey.channels.into_iter();
+    Ok(Channels {
+        channels: channels
+            .map(|(channel, num_clients)| (channel.as_str().to_owned(), ChannelInfo { num_clients }))
+            .collect(),
+        more: survey.more,
+        missing: survey.missing.into(),
+    })
 }

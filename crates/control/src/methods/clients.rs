@@ -90,8 +90,8 @@ pub(crate) async fn subscribe(node: &Node, request: Subscribe) -> Result<Done, F
         overrides: request.overrides.unwrap_or_default().into(),
     };
     let since = request.recover_since.map(TryInto::try_into).transpose()?;
-    node.subscribe(selection, channel, grant, since).await?;
-    Ok(Done {})
+    let done = node.subscribe(selection, channel, grant, since).await;
+    Ok(done.map_err(Fault::elsewhere)?.into())
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -106,8 +106,7 @@ pub(crate) async fn unsubscribe(node: &Node, request: Unsubscribe) -> Result<Don
     let selection = request.target.try_into()?;
     let channel = channel(&request.channel)?;
     node.namespace(&channel).ok_or(Refusal::UnknownChannel)?;
-    node.unsubscribe(selection, channel).await;
-    Ok(Done {})
+    Ok(node.unsubscribe(selection, channel).await.map_err(Fault::elsewhere)?.into())
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -137,8 +136,8 @@ pub(crate) async fn disconnect(node: &Node, request: DisconnectParams) -> Result
         return Err(Fault::bad(format!("whitelist has more than {MAX_WHITELIST} entries")));
     }
     let selection = Selection { except, ..request.target.try_into()? };
-    node.disconnect(selection, request.disconnect.unwrap_or_default().try_into()?).await;
-    Ok(Done {})
+    let done = node.disconnect(selection, request.disconnect.unwrap_or_default().try_into()?).await;
+    Ok(done.map_err(Fault::elsewhere)?.into())
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -159,12 +158,12 @@ pub(crate) async fn refresh(node: &Node, request: Refresh) -> Result<Done, Fault
         return Err(Fault::unsupported("info of a connection stays as it is"));
     }
     let expire_at = request.expire_at.filter(|at| *at > 0);
-    if request.expired.unwrap_or_default() || expire_at.is_some_and(is_past) {
-        node.disconnect(selection, Disconnect::Expired).await;
+    let done = if request.expired.unwrap_or_default() || expire_at.is_some_and(is_past) {
+        node.disconnect(selection, Disconnect::Expired).await
     } else {
-        node.refresh(selection, expire_at).await;
-    }
-    Ok(Done {})
+        node.refresh(selection, expire_at).await
+    };
+    Ok(done.map_err(Fault::elsewhere)?.into())
 }
 
 impl From<Override> for Overrides {

@@ -73,7 +73,7 @@ impl Api {
             Method::History => run(params, |request| channels::history(node, request)).await,
             Method::HistoryRemove => run(params, |request| channels::history_remove(node, request)).await,
             Method::Channels => run(params, |request| channels::channels(node, request)).await,
-            Method::Info => run(params, |info::Request {}| info::info(node, self.started)).await,
+            Method::Info => run(params, |info::Request {}| info::info(node)).await,
             // A batch holds the others, and no batch.
             Method::Batch => Err(Refusal::MethodNotFound.into()),
         };

@@ -4,6 +4,7 @@ mod access;
 mod batch;
 mod channels;
 mod clients;
+mod cluster;
 mod publish;
 
 use std::sync::Arc;
@@ -27,7 +28,7 @@ fn run(test: impl AsyncFnOnce(&Harness, &Api)) {
         Namespace { history_size: 3, history_ttl: Duration::from_secs(60), ..bare("cheap") },
     ];
     let client = ClientConfig { anonymous: true, expiry_grace: Duration::from_secs(1), ..ClientConfig::default() };
-    let config = Config { client, namespaces };
+    let config = Config { client, namespaces, ..Config::default() };
     harness::run(config, async |harness| {
         let api = Api::new(Arc::clone(&harness.node), keys());
         test(harness, &api).await;
@@ -96,6 +97,7 @@ fn info_counts_what_the_node_has() {
         let expected = json!({"nodes": [{
             "uid": id, "name": id, "version": env!("CARGO_PKG_VERSION"),
             "num_clients": 3, "num_users": 2, "num_subs": 2, "num_channels": 2, "uptime": 5,
+            "num_workers": 1, "state": "active", "age_ms": 0,
         }]});
         assert_eq!(info, expected);
     });

@@ -62,6 +62,8 @@ impl Default for Listen {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Node {
+    /// What people call the node; empty for the name of its host. Default: empty.
+    pub name: String,
     /// Threads that own connections; 0 for one per core. Default: 0.
     pub workers: usize,
 }
@@ -101,6 +103,9 @@ impl Default for Log {
     }
 }
 
+/// The longest name of a node, in bytes.
+const MAX_NAME: usize = 255;
+
 impl Config {
     /// What `fanwire dev` runs: loopback only, everything allowed to everyone, every feature on.
     pub(crate) fn dev() -> Self {
@@ -115,6 +120,14 @@ impl Config {
             log: Log { level: "warn".to_owned() },
             namespace: vec![fanwire_node::Namespace::open("")],
             ..Self::default()
+        }
+    }
+
+    /// What people call the node.
+    pub(crate) fn node_name(&self) -> String {
+        match &*self.node.name {
+            "" => rustix::system::uname().nodename().to_string_lossy().into_owned(),
+            name => name.to_owned(),
         }
     }
 
@@ -164,6 +177,9 @@ impl Config {
         }
         if self.client.personal_channel && !self.namespace.iter().any(|namespace| namespace.name.is_empty()) {
             mistakes.push("client.personal_channel: needs a [[namespace]] with name = \"\"".to_owned());
+        }
+        if self.node.name.len() > MAX_NAME || self.node.name.chars().any(char::is_control) {
+            mistakes.push(format!("node.name: at most {MAX_NAME} bytes, on one line"));
         }
         if self.node.workers > fanwire_node::Dispatcher::MAX_WORKERS {
             mistakes.push(format!("node.workers: at most {}", fanwire_node::Dispatcher::MAX_WORKERS));

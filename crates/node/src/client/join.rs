@@ -80,7 +80,7 @@ impl Client {
             info: RefCell::new(wanted.grant.info.clone().map(Box::new)),
         });
         subscription.channel.enter();
-        node.metrics().subscriptions.increment(1);
+        self.worker.subscription_began();
         self.subscriptions.borrow_mut().push(Rc::clone(&subscription));
 
         let prepared = self.collect(&subscription, wanted, &options).await;

@@ -82,7 +82,7 @@ impl Client {
         let channel = &subscription.channel;
         channel.deactivate(subscription);
         self.subscriptions.borrow_mut().retain(|other| !Rc::ptr_eq(other, subscription));
-        self.worker.node().metrics().subscriptions.decrement(1);
+        self.worker.subscription_ended();
         if channel.leave() {
             self.worker.hub().remove(channel);
             self.worker.node().dispatcher().release(&channel.name, self.worker.index());

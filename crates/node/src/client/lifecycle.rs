@@ -136,7 +136,7 @@ impl Client {
         if self.is_closed() {
             return Err(Disconnect::ConnectionClosed.into());
         }
-        self.status.set(Status::Connected);
+        self.move_to(Status::Connected);
         self.set_term(identity.expire_at);
         self.timers.deadline.set(0);
         let interval = seconds(self.worker.node().config().client.ping_interval);
@@ -203,7 +203,7 @@ impl Client {
         let (lost, slow) = (disconnect == Disconnect::WriteError, disconnect == Disconnect::Slow);
         self.ended.borrow_mut().get_or_insert(disconnect);
         self.leave_all();
-        self.status.set(Status::Closed);
+        self.move_to(Status::Closed);
         if slow {
             self.outlet.shed();
         }
@@ -323,6 +323,16 @@ impl Client {
         prepared.into_iter().filter(Prepared::is_wanted).map(|prepared| self.finish(prepared)).collect()
     }
 
+    /// Goes on to a new status; who is connected is counted.
+    fn move_to(&self, status: Status) {
+        let was = self.status.replace(status);
+        if status == Status::Connected {
+            self.worker.count_in(&self.user());
+        } else if was == Status::Connected {
+            self.worker.count_out(&self.user());
+        }
+    }
+
     fn set_term(&self, expire_at: Option<u64>) {
         self.timers.expires.set(self.worker.second_of(expire_at));
     }
@@ -344,7 +354,7 @@ impl Drop for ClientGuard {
     fn drop(&mut self) {
         let client = &self.0;
         client.leave_all();
-        client.status.set(Status::Closed);
+        client.move_to(Status::Closed);
         client.outlet.abort();
         let unsaid = if client.outlet.is_broken() { Disconnect::WriteError } else { Disconnect::ConnectionClosed };
         let reason = client.ended().unwrap_or(unsaid);

@@ -194,10 +194,6 @@ impl Client {
         self.subscriptions.borrow().iter().find(|subscription| subscription.channel.name == *channel).cloned()
     }
 
-    pub(crate) fn subscription_count(&self) -> usize {
-        self.subscriptions.borrow().len()
-    }
-
     /// What other clients see of this one.
     fn client_info(&self, subscription: Option<&Subscription>) -> ClientInfo {
         let unbox = |info: &RefCell<Option<Box<Bytes>>>| info.borrow().as_deref().cloned();

@@ -6,6 +6,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
+use fanwire_wire::cluster::Control;
 use fanwire_wire::{Broadcast, Channel, Epoch, Position, Publication, Stamp};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
@@ -13,7 +14,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::broker::{
-    Broker, Error, History, HistoryQuery, IDEMPOTENCY_TTL, Order, PublishOptions, Published, Retention,
+    Broker, Error, History, HistoryQuery, IDEMPOTENCY_TTL, Order, PublishOptions, Published, Recipient, Retention,
 };
 use crate::{Dispatcher, id};
 
@@ -106,6 +107,18 @@ impl Broker for MemoryBroker {
         async move {
             self.dispatcher.ready().await;
             Ok(self.apply(publication, options))
+        }
+        .boxed()
+    }
+
+    fn tell(&self, to: Recipient<'_>, control: Control) -> BoxFuture<'_, Result<(), Error>> {
+        // There is no other node.
+        let meant = to == Recipient::All || to == Recipient::Node(self.dispatcher.node());
+        async move {
+            if meant {
+                self.dispatcher.hear(control);
+            }
+            Ok(())
         }
         .boxed()
     }

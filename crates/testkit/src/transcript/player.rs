@@ -271,29 +271,20 @@ impl Player<'_> {
                 let (name, options) = word(more);
                 let (channel, (grant, since)) = (channel(name)?, grant(options)?);
                 let selection = selection(first);
-                self.answer(async move { node.subscribe(selection, channel, grant, since).await.map(|()| json!({})) });
+                self.answer(async move { node.subscribe(selection, channel, grant, since).await.map(|_| json!({})) });
             }
             "unsubscribe" => {
                 let (selection, channel) = (selection(first), channel(more)?);
-                self.answer(async move {
-                    node.unsubscribe(selection, channel).await;
-                    Ok(json!({}))
-                });
+                self.answer(async move { node.unsubscribe(selection, channel).await.map(|_| json!({})) });
             }
             "disconnect" => {
                 let (selection, disconnect) = (selection(first), disconnect(more)?);
-                self.answer(async move {
-                    node.disconnect(selection, disconnect).await;
-                    Ok(json!({}))
-                });
+                self.answer(async move { node.disconnect(selection, disconnect).await.map(|_| json!({})) });
             }
             "refresh" => {
                 let expire_at = if more.is_empty() { None } else { Some(seconds_from_now(more)?) };
                 let selection = selection(first);
-                self.answer(async move {
-                    node.refresh(selection, expire_at).await;
-                    Ok(json!({}))
-                });
+                self.answer(async move { node.refresh(selection, expire_at).await.map(|_| json!({})) });
             }
             "shutdown" => self.answer(async move {
                 node.shut_down().await;

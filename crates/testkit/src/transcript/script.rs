@@ -81,7 +81,7 @@ pub(super) fn parse(text: &str) -> Result<Script, Mistake> {
         if !mistakes.is_empty() {
             return Err((start, mistakes.join("; ")));
         }
-        config = Config { client: header.client, namespaces: header.namespace };
+        config = Config { client: header.client, namespaces: header.namespace, ..Config::default() };
     }
     let steps = lines.filter(|(_, line)| !is_comment(line));
     let steps = steps.map(|(number, line)| Ok((number, step(line).map_err(|message| (number, message))?)));

@@ -1,8 +1,10 @@
 use proptest::option;
 use proptest::prelude::*;
 
+use std::time::Duration;
+
 use super::*;
-use crate::ClientInfo;
+use crate::{ClientInfo, Disconnect, Grant, Overrides, Selection};
 
 fn some_bytes() -> impl Strategy<Value = Bytes> {
     proptest::collection::vec(any::<u8>(), 0..40).prop_map(Bytes::from)
@@ -55,6 +57,79 @@ fn envelope() -> impl Strategy<Value = Envelope> {
         (name(), info()).prop_map(|(name, info)| Envelope::Broadcast(Broadcast::Leave(name, Arc::new(info)))),
         name().prop_map(Envelope::HistoryRemoved),
         (".{0,8}", any::<u64>()).prop_map(|(node, number)| Envelope::Heartbeat(Heartbeat { node, number })),
+        (".{0,8}", control()).prop_map(|(from, body)| Envelope::Control(Box::new(Control { from, body }))),
+    ]
+}
+
+fn control() -> impl Strategy<Value = ControlBody> {
+    prop_oneof![
+        (node(), any::<bool>()).prop_map(|(node, greeting)| ControlBody::Announcement { node, greeting }),
+        Just(ControlBody::Farewell),
+        (any::<u64>(), question()).prop_map(|(number, question)| ControlBody::Request { number, question }),
+        (any::<u64>(), answer()).prop_map(|(number, answer)| ControlBody::Reply { number, answer }),
+    ]
+}
+
+fn node() -> impl Strategy<Value = NodeInfo> {
+    let state = prop_oneof![Just(NodeState::Active), Just(NodeState::Draining), Just(NodeState::Unknown)];
+    let numbers = (any::<u64>(), any::<u64>(), any::<u64>(), any::<u64>(), any::<u32>());
+    (".{0,8}", ".{0,8}", any::<u32>(), numbers, state).prop_map(|(name, version, uptime, numbers, state)| {
+        let (clients, users, subscriptions, channels, workers) = numbers;
+        let uptime = Duration::from_millis(uptime.into());
+        NodeInfo { name, version, uptime, clients, users, subscriptions, channels, workers, state }
+    })
+}
+
+fn question() -> impl Strategy<Value = Question> {
+    prop_oneof![
+        command().prop_map(Question::Command),
+        Just(Question::Info),
+        (".{0,8}", any::<u32>()).prop_map(|(pattern, limit)| Question::Channels { pattern, limit }),
+        Just(Question::Unknown),
+    ]
+}
+
+fn command() -> impl Strategy<Value = Command> {
+    let selection = || {
+        (".{0,8}", option::of(".{0,8}"), proptest::collection::vec(".{0,8}", 0..3))
+            .prop_map(|(user, client, except)| Selection { user, client, except })
+    };
+    let since = option::of(("[a-z0-9]{0,64}", any::<u64>()))
+        .prop_map(|since| since.map(|(epoch, offset)| Position { epoch: Epoch::from(&*epoch), offset }));
+    let disconnect = prop_oneof![
+        proptest::sample::select(Disconnect::ALL),
+        (4000..5000_u16, ".{0,8}").prop_map(|(code, reason)| Disconnect::Application { code, reason: reason.into() }),
+    ];
+    prop_oneof![
+        (selection(), name(), grant(), since).prop_map(|(selection, channel, grant, since)| Command::Subscribe {
+            selection,
+            channel,
+            grant,
+            since
+        }),
+        (selection(), name()).prop_map(|(selection, channel)| Command::Unsubscribe { selection, channel }),
+        (selection(), disconnect).prop_map(|(selection, disconnect)| Command::Disconnect { selection, disconnect }),
+        (selection(), any::<Option<u64>>())
+            .prop_map(|(selection, expire_at)| Command::Refresh { selection, expire_at }),
+    ]
+}
+
+fn grant() -> impl Strategy<Value = Grant> {
+    let json = || option::of(some_bytes());
+    (any::<Option<u64>>(), json(), json(), any::<[Option<bool>; 5]>()).prop_map(|(expire_at, info, data, flags)| {
+        let [presence, join_leave, force_join_leave, recovery, positioning] = flags;
+        let overrides = Overrides { presence, join_leave, force_join_leave, recovery, positioning };
+        Grant { expire_at, info, data, overrides }
+    })
+}
+
+fn answer() -> impl Strategy<Value = Answer> {
+    let channels = (proptest::collection::vec((name(), any::<u64>()), 0..4), any::<bool>());
+    prop_oneof![
+        Just(Answer::Done),
+        Just(Answer::Unsupported),
+        node().prop_map(Answer::Info),
+        channels.prop_map(|(channels, more)| Answer::Channels(ChannelList { channels, more })),
     ]
 }
 
@@ -111,4 +186,47 @@ fn a_message_of_a_later_version_is_not_understood() {
     // Field 9, an empty message.
     assert_eq!(Envelope::decode(Bytes::from_static(&[0x4a, 0x00])), Err(InvalidEnvelope));
     assert_eq!(Envelope::decode(Bytes::new()), Err(InvalidEnvelope));
+    // The same one level down: a node says something that only later versions say.
+    assert_eq!(Envelope::decode(control_of(&[0x0a, 0x01, b'n', 0x4a, 0x00])), Err(InvalidEnvelope));
+}
+
+#[test]
+fn what_a_later_version_asks_is_answered() {
+    let read = |control: &[u8]| match Envelope::decode(control_of(control)) {
+        Ok(Envelope::Control(control)) => control.body,
+        other => panic!("{other:?}"),
+    };
+    // From "n" a request with the number 7 and a question in field 100; then a reply like that.
+    let request = [0x0a, 0x01, b'n', 0x22, 0x05, 0x08, 0x07, 0xa2, 0x06, 0x00];
+    assert_eq!(read(&request), ControlBody::Request { number: 7, question: Question::Unknown });
+    let reply = [0x0a, 0x01, b'n', 0x2a, 0x05, 0x08, 0x07, 0xa2, 0x06, 0x00];
+    assert_eq!(read(&reply), ControlBody::Reply { number: 7, answer: Answer::Unsupported });
+}
+
+#[test]
+fn a_command_that_cannot_be_read_is_answered() {
+    for unsubscribe in [
+        proto::Unsubscribe { selection: Some(proto::Selection::default()), channel: "no channel".into() },
+        proto::Unsubscribe { selection: None, channel: "news".into() },
+    ] {
+        let question = Some(proto::request::Question::Unsubscribe(unsubscribe));
+        let body = Some(proto::control::Body::Request(proto::Request { number: 1, question }));
+        let control = Control::try_from(proto::Control { from: "n".into(), body });
+        let body = ControlBody::Request { number: 1, question: Question::Unknown };
+        assert_eq!(control, Ok(Control { from: "n".into(), body }));
+    }
+}
+
+/// An envelope around the bytes of a `Control`.
+fn control_of(control: &[u8]) -> Bytes {
+    let mut bytes = vec![0x2a, control.len() as u8];
+    bytes.extend(control);
+    bytes.into()
+}
+
+#[test]
+fn every_kind_has_its_name_in_the_list() {
+    proptest!(|(body in control())| {
+        prop_assert!(ControlBody::KINDS.contains(&body.kind()));
+    });
 }

@@ -1,0 +1,140 @@
+//! What a node does when it is asked, by another node or by itself.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use fanwire_wire::cluster::{Answer, ChannelList, Command, Question};
+use fanwire_wire::{Channel, Selection, Unsubscribe};
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, join_all, ready};
+use tokio::sync::oneshot::Receiver;
+
+use crate::{Client, Failure, Node, Worker};
+
+impl Node {
+    /// Begins with what is asked; what was asked first is begun first. The future resolves to the answer.
+    pub(super) async fn answer(self: &Arc<Self>, question: Question) -> BoxFuture<'static, Answer> {
+        let node = Arc::clone(self);
+        match question {
+            Question::Command(command) => {
+                let begun = self.begin(command).await;
+                join_all(begun).map(|_| Answer::Done).boxed()
+            }
+            Question::Info => async move { Answer::Info(node.info().await) }.boxed(),
+            Question::Channels { pattern, limit } => {
+                async move { Answer::Channels(node.channels_like(&pattern, limit).await) }.boxed()
+            }
+            Question::Unknown => ready(Answer::Unsupported).boxed(),
+        }
+    }
+
+    /// Gives every worker its part of a command. The command is carried out when all of them have answered.
+    pub(super) async fn begin(&self, command: Command) -> Vec<Receiver<()>> {
+        match command {
+            Command::Subscribe { selection, channel, grant, since } => {
+                self.post_workers(move |worker| {
+                    for client in selected(&selection, worker) {
+                        let (channel, grant, since) = (channel.clone(), grant.clone(), since.clone());
+                        tokio::task::spawn_local(async move {
+                            match client.subscribe_by_server(channel, grant, since).await {
+                                Err(Failure::Disconnect(disconnect)) => client.close(disconnect),
+                                Err(Failure::Refusal(refusal)) => {
+                                    tracing::warn!(client = client.id(), %refusal, "server-side subscription failed");
+                                }
+                                Ok(()) => {}
+                            }
+                        });
+                    }
+                })
+                .await
+            }
+            Command::Unsubscribe { selection, channel } => {
+                self.post_workers(move |worker| {
+                    for client in selected(&selection, worker) {
+                        client.unsubscribe_by_server(&channel, Unsubscribe::Server);
+                    }
+                })
+                .await
+            }
+            Command::Disconnect { selection, disconnect } => {
+                self.post_workers(move |worker| {
+                    for client in selected(&selection, worker) {
+                        client.close(disconnect.clone());
+                    }
+                })
+                .await
+            }
+            Command::Refresh { selection, expire_at } => {
+                self.post_workers(move |worker| {
+                    for client in selected(&selection, worker) {
+                        client.set_term_and_tell(expire_at);
+                    }
+                })
+                .await
+            }
+        }
+    }
+
+    /// The first of this node's channels with names of a form.
+    pub(super) async fn channels_like(&self, pattern: &str, limit: u32) -> ChannelList {
+        let limit = limit as usize;
+        let like = |(channel, _): &(Channel, usize)| matches(pattern, channel.as_str());
+        let mut channels: Vec<_> = self.channels().await.into_iter().filter(like).collect();
+        let more = channels.len() > limit;
+        channels.truncate(limit);
+        ChannelList {
+            channels: channels.into_iter().map(|(channel, members)| (channel, members as u64)).collect(),
+            more,
+        }
+    }
+}
+
+fn selected(selection: &Selection, worker: &Worker) -> Vec<Rc<Client>> {
+    let Selection { user, client: only, except } = selection;
+    let wanted = |client: &Rc<Client>| {
+        let id = client.id();
+        client.is_somebody() && only.as_ref().is_none_or(|only| *only == id) && !except.contains(&id)
+    };
+    worker.clients_of(user).into_iter().filter(wanted).collect()
+}
+
+/// Whether `name` has the form of `pattern`: its pieces between the stars, in their order.
+fn matches(pattern: &str, name: &str) -> bool {
+    let Some((head, rest)) = pattern.split_once('*') else { return pattern == name };
+    let Some(mut name) = name.strip_prefix(head) else { return false };
+    let (middle, tail) = rest.rsplit_once('*').unwrap_or(("", rest));
+    for piece in middle.split('*') {
+        // The first place is as good as any: it leaves the most for what follows.
+        let Some(at) = name.find(piece) else { return false };
+        name = &name[at + piece.len()..];
+    }
+    name.ends_with(tail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::matches;
+
+    #[test]
+    fn patterns() {
+        for (pattern, name) in [
+            ("*", "anything"),
+            ("**", "anything"),
+            ("chat:*", "chat:"),
+            ("chat:*", "chat:1"),
+            ("*:1", "chat:1"),
+            ("a*c*e", "abcde"),
+            ("a*b*b", "abb"),
+            ("a*b*b", "abbab"),
+            ("chat", "chat"),
+            ("c?t", "c?t"),
+        ] {
+            assert!(matches(pattern, name), "{pattern} {name}");
+        }
+        for (pattern, name) in
+            [("chat:*", "chat"), ("*:1", "chat:12"), ("a*a", "a"), ("a*b*b", "ab"), ("chat", "chats"), ("c?t", "cat")]
+        {
+            assert!(!matches(pattern, name), "{pattern} {name}");
+        }
+    }
+}

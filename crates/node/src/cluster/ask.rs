@@ -1,0 +1,312 @@
+//! What a node asks of all nodes, itself included, and what came of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use fanwire_wire::cluster::{Answer, ChannelList, Command, Control, ControlBody, Question};
+use fanwire_wire::{Channel, Disconnect, Position, Refusal, Selection};
+use futures_util::future::{join, join_all};
+use tokio::sync::mpsc::{self, Receiver};
+use tokio::time::{Instant, timeout_at};
+
+use super::metrics::Outcome;
+use super::registry::MAX_NODES;
+use super::{Cluster, NodeView};
+use crate::Node;
+use crate::authorizer::Grant;
+use crate::broker::{Error, Recipient};
+
+/// The nodes that something did not reach.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Missing {
+    /// The ids of those that are there and did not answer in time.
+    pub silent: Vec<String>,
+    /// The ids of those whose version does not know what was asked.
+    pub unsupported: Vec<String>,
+    /// The broker did not carry the question: there may be nodes that this one does not see.
+    pub unasked: bool,
+}
+
+/// What the nodes have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeSurvey {
+    /// Every node; those that did not answer with what they had announced before.
+    pub nodes: Vec<NodeView>,
+    /// Who did not answer.
+    pub missing: Missing,
+}
+
+/// The channels of all nodes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChannelSurvey {
+    /// In the order of their names, each with its subscribers on the nodes that answered.
+    pub channels: Vec<(Channel, u64)>,
+    /// Whether there are more, with names behind the last one.
+    pub more: bool,
+    /// Who did not answer.
+    pub missing: Missing,
+}
+
+/// How long the other nodes may take to answer.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The most open questions.
+const MAX_OPEN: usize = 4096;
+
+/// The most channels one node lists.
+const MAX_CHANNELS: u32 = 10_000;
+
+impl Missing {
+    /// Whether all nodes answered.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl Node {
+    /// Subscribes a user's connections to a channel, on all nodes.
+    ///
+    /// # Errors
+    ///
+    /// Code 102; what goes wrong for a single connection ends or spares that one. Else those of [`Node::disconnect`].
+    pub async fn subscribe(
+        &self,
+        selection: Selection,
+        channel: Channel,
+        grant: Grant,
+        since: Option<Position>,
+    ) -> Result<Missing, Refusal> {
+        self.namespace(&channel).ok_or(Refusal::UnknownChannel)?;
+        self.command(Command::Subscribe { selection, channel, grant, since }).await
+    }
+
+    /// Ends the subscriptions of a user's connections to a channel, on all nodes.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Node::disconnect`].
+    pub async fn unsubscribe(&self, selection: Selection, channel: Channel) -> Result<Missing, Refusal> {
+        self.command(Command::Unsubscribe { selection, channel }).await
+    }
+
+    /// Ends a user's connections, on all nodes.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::OutcomeUnknown`] if it is done on this node, and the others may not have been told. Code 111 if nothing is
+    /// done: too much has been asked of the others already.
+    pub async fn disconnect(&self, selection: Selection, disconnect: Disconnect) -> Result<Missing, Refusal> {
+        self.command(Command::Disconnect { selection, disconnect }).await
+    }
+
+    /// Gives a user's connections on all nodes a new term, in seconds of Unix time; `None` for ever.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Node::disconnect`].
+    pub async fn refresh(&self, selection: Selection, expire_at: Option<u64>) -> Result<Missing, Refusal> {
+        self.command(Command::Refresh { selection, expire_at }).await
+    }
+
+    /// Asks all nodes what they have.
+    ///
+    /// # Errors
+    ///
+    /// Code 111 if too much has been asked of the others already.
+    pub async fn survey_nodes(&self) -> Result<NodeSurvey, Refusal> {
+        let mut asked = self.ask(self.cluster().open()?, Question::Info).await;
+        let mut nodes = self.nodes().await;
+        for node in &mut nodes[1..] {
+            node.silent = asked.missing.silent.contains(&node.id);
+            if let Some(Answer::Info(info)) = asked.answers.remove(&node.id) {
+                (node.info, node.age) = (info, Duration::ZERO);
+            }
+        }
+        // Heard for the first time while the answers came in.
+        for (id, answer) in asked.answers {
+            if let Answer::Info(info) = answer {
+                nodes.push(NodeView { id, info, age: Duration::ZERO, silent: false });
+            }
+        }
+        Ok(NodeSurvey { nodes, missing: asked.missing })
+    }
+
+    /// Asks all nodes for their channels with subscribers; `*` in the pattern stands for any text. At most 10,000 come from
+    /// each node, and what is listed is counted on all that answered.
+    ///
+    /// # Errors
+    ///
+    /// Code 111 if too much has been asked of the others already.
+    pub async fn survey_channels(&self, pattern: &str) -> Result<ChannelSurvey, Refusal> {
+        let open = self.cluster().open()?;
+        let question = Question::Channels { pattern: pattern.to_owned(), limit: MAX_CHANNELS };
+        let (own, asked) = join(self.channels_like(pattern, MAX_CHANNELS), self.ask(open, question)).await;
+        let lists = asked.answers.into_values().filter_map(|answer| match answer {
+            Answer::Channels(list) => Some(list),
+            _ => None,
+        });
+        let ChannelList { channels, more } = merge(lists.chain([own]));
+        Ok(ChannelSurvey { channels, more, missing: asked.missing })
+    }
+
+    async fn command(&self, command: Command) -> Result<Missing, Refusal> {
+        let open = self.cluster().open()?;
+        let here = async { join_all(self.begin(command.clone()).await).await };
+        let (_, asked) = join(here, self.ask(open, Question::Command(command.clone()))).await;
+        match asked.error {
+            None => Ok(asked.missing),
+            Some(error) => {
+                self.broker_failed(&error);
+                // It is done here, and perhaps elsewhere.
+                Err(Refusal::OutcomeUnknown)
+            }
+        }
+    }
+
+    /// Asks all other nodes, and waits for those known to be there, but not for long.
+    async fn ask(&self, mut open: OpenQuestion<'_>, question: Question) -> Asked {
+        let cluster = self.cluster();
+        let kind = question.kind();
+        let deadline = Instant::now() + PATIENCE;
+        let mut waiting = cluster.registry.lock().ids();
+        let request = ControlBody::Request { number: open.number, question };
+        let control = Control { from: self.id().to_owned(), body: request };
+        let told = timeout_at(deadline, self.broker().tell(Recipient::All, control)).await;
+        let mut told = told.unwrap_or(Err(Error::OutcomeUnknown));
+        if told.is_ok() && cluster.registry.lock().is_isolated() {
+            // Sent; but whoever carried it out is not heard here.
+            told = Err(Error::OutcomeUnknown);
+        }
+        let mut answers = BTreeMap::new();
+        while !waiting.is_empty() && !matches!(told, Err(Error::Unavailable(_))) {
+            let Ok(Some((id, answer))) = timeout_at(deadline, open.answers.recv()).await else { break };
+            waiting.remove(&id);
+            answers.insert(id, answer);
+        }
+        // Who answered was told, and if all did it does not matter what the broker knows about it.
+        if waiting.is_empty() && !answers.is_empty() {
+            told = Ok(());
+        }
+        let missing = self.missing(kind, &answers, waiting, told.is_err());
+        let outcome = match &told {
+            Err(_) => Outcome::Failed,
+            Ok(()) if missing.is_empty() => Outcome::Complete,
+            Ok(()) => Outcome::Partial,
+        };
+        cluster.metrics.asked(outcome);
+        Asked { answers, missing, error: told.err() }
+    }
+
+    fn missing(
+        &self,
+        kind: &str,
+        answers: &BTreeMap<String, Answer>,
+        mut waiting: BTreeSet<String>,
+        unasked: bool,
+    ) -> Missing {
+        let mut registry = self.cluster().registry.lock();
+        // Who has left meanwhile has nothing more to answer.
+        let there = registry.ids();
+        waiting.retain(|id| there.contains(id));
+        if !unasked {
+            waiting.iter().for_each(|id| registry.silent(id, kind));
+        }
+        let unsupported = answers.iter().filter(|(_, answer)| **answer == Answer::Unsupported);
+        let unsupported: Vec<_> = unsupported.map(|(id, _)| id.clone()).collect();
+        if !unsupported.is_empty() {
+            tracing::warn!(nodes = ?unsupported, question = kind, "nodes of another version cannot do this");
+        }
+        Missing { silent: waiting.into_iter().collect(), unsupported, unasked }
+    }
+}
+
+/// What came of a question.
+struct Asked {
+    /// By node.
+    answers: BTreeMap<String, Answer>,
+    missing: Missing,
+    /// Why the other nodes were not asked, or may not have been.
+    error: Option<Error>,
+}
+
+/// A question that waits for answers until it is dropped.
+struct OpenQuestion<'a> {
+    cluster: &'a Cluster,
+    number: u64,
+    answers: Receiver<(String, Answer)>,
+}
+
+impl Cluster {
+    fn open(&self) -> Result<OpenQuestion<'_>, Refusal> {
+        let number = self.asked.fetch_add(1, Ordering::Relaxed);
+        let (sender, answers) = mpsc::channel(MAX_NODES);
+        let mut open = self.open.lock();
+        if open.len() >= MAX_OPEN {
+            return Err(Refusal::TooManyRequests);
+        }
+        open.insert(number, sender);
+        Ok(OpenQuestion { cluster: self, number, answers })
+    }
+
+    /// Hands an answer to whoever waits for it.
+    pub(super) fn take_answer(&self, number: u64, from: String, answer: Answer) {
+        if let Some(sender) = self.open.lock().get(&number) {
+            // Nobody waits any more, or there are more nodes than can be.
+            let _ = sender.try_send((from, answer));
+        }
+    }
+}
+
+impl Drop for OpenQuestion<'_> {
+    fn drop(&mut self) {
+        self.cluster.open.lock().remove(&self.number);
+    }
+}
+
+/// Adds up the lists of several nodes. Behind the end of a list that is cut off, counts would lack that node's part:
+/// the sum ends there, too.
+fn merge(lists: impl IntoIterator<Item = ChannelList>) -> ChannelList {
+    let mut sum = BTreeMap::new();
+    let mut end: Option<Channel> = None;
+    for list in lists {
+        if list.more {
+            let last = list.channels.last().map(|(channel, _)| channel.clone());
+            end = match (end, last) {
+                (Some(end), Some(last)) => Some(end.min(last)),
+                (end, last) => end.or(last),
+            };
+        }
+        for (channel, members) in list.channels {
+            *sum.entry(channel).or_insert(0) += members;
+        }
+    }
+    let more = end.is_some();
+    let inside = |(channel, _): &(Channel, u64)| end.as_ref().is_none_or(|end| channel <= end);
+    ChannelList { channels: sum.into_iter().filter(inside).collect(), more }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list(channels: &[(&str, u64)], more: bool) -> ChannelList {
+        let channel = |(name, members): &(&str, u64)| (Channel::new(name).unwrap(), *members);
+        ChannelList { channels: channels.iter().map(channel).collect(), more }
+    }
+
+    #[test]
+    fn lists_are_added_up() {
+        let sum = merge([list(&[("a", 1), ("c", 2)], false), list(&[("b", 4), ("c", 8)], false), list(&[], false)]);
+        assert_eq!(sum, list(&[("a", 1), ("b", 4), ("c", 10)], false));
+    }
+
+    #[test]
+    fn what_is_listed_is_counted_everywhere() {
+        let sum = merge([list(&[("a", 1), ("b", 2)], true), list(&[("a", 1), ("c", 8)], false)]);
+        assert_eq!(sum, list(&[("a", 2), ("b", 2)], true));
+        let sum = merge([list(&[("a", 1), ("d", 2)], true), list(&[("b", 1), ("c", 8)], true)]);
+        assert_eq!(sum, list(&[("a", 1), ("b", 1), ("c", 8)], true));
+    }
+}
