@@ -2,10 +2,11 @@
 
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
+import { isDeepStrictEqual } from 'node:util';
 
 import WebSocket from 'ws';
 
-import { Inbox, declaredMetrics, serve, until } from './fanwire.mjs';
+import { BINARY, Inbox, SECRET, declaredMetrics, inSeconds, record, run, serve, token, until } from './fanwire.mjs';
 import { startRedis } from './redis.mjs';
 import { ENCODINGS, newClient } from './sdk.mjs';
 import { TcpProxy } from './tcp_proxy.mjs';
@@ -13,6 +14,9 @@ import { TcpProxy } from './tcp_proxy.mjs';
 const NAMESPACES = `
 [client]
 insecure = true
+expiry_grace = "1s"
+[token]
+hmac_secret = "${SECRET}"
 [[namespace]]
 name = ""
 [[namespace]]
@@ -25,13 +29,19 @@ presence = true
 
 describe('three gateways on one Redis server', () => {
   let redis;
+  let config;
   let gateways = [];
 
   before(async () => {
     redis = await startRedis();
-    const config = `[broker]\nkind = "redis"\nredis = { urls = ["redis://127.0.0.1:${redis.port}"] }\n${NAMESPACES}`;
-    gateways = await Promise.all([serve(config), serve(config), serve(config)]);
-    for (const gateway of gateways) await until('Redis carries', async () => (await health(gateway)).status === 'ready');
+    config = `[broker]\nkind = "redis"\nredis = { urls = ["redis://127.0.0.1:${redis.port}"] }\n${NAMESPACES}`;
+    gateways = await Promise.all(
+      [0, 1, 2].map(async (n) => Object.assign(await serve(`[node]\nname = "node-${n}"\n${config}`), { name: `node-${n}` })),
+    );
+    for (const gateway of gateways) {
+      await until('Redis carries', async () => (await health(gateway)).status === 'ready');
+      await until('it sees the others', async () => (await gateway.api('info')).nodes.length === 3);
+    }
   });
 
   after(async () => {
@@ -105,11 +115,117 @@ describe('three gateways on one Redis server', () => {
     try {
       await assert.rejects(gateway.publish('chat:stopped', 1), { code: 504 });
       await until('the node is degraded', async () => (await health(gateway)).status === 'degraded');
+      await assert.rejects(gateway.api('disconnect', { user: 'nobody' }), { code: 504, message: /done on this node/ });
+      assert.equal((await gateway.api('info')).unasked, true);
     } finally {
       redis.signal('SIGCONT');
     }
     await until('the node is ready', async () => (await health(gateway)).status === 'ready');
     await gateway.publish('chat:stopped', 2);
+  });
+
+  test('a backend reaches a user on whatever node it is', async () => {
+    const [asked, home] = gateways;
+    const { client } = await connected(home, 'ann');
+    const log = record(client, 'subscribed', 'unsubscribed', 'disconnected', 'connecting', 'connected');
+    const user = 'ann';
+    assert.deepEqual(await asked.api('subscribe', { user, channel: 'gift', data: { from: 'us' } }), {});
+    const { data } = await log.first(({ event, channel }) => event === 'subscribed' && channel === 'gift');
+    assert.deepEqual(data, { from: 'us' });
+    assert.deepEqual((await asked.api('channels', { pattern: 'gift' })).channels, { gift: { num_clients: 1 } });
+    assert.deepEqual(await asked.api('unsubscribe', { user, channel: 'gift' }), {});
+    await log.first(({ event, channel }) => event === 'unsubscribed' && channel === 'gift');
+
+    assert.deepEqual(await asked.api('refresh', { user, expire_at: inSeconds(1) }), {});
+    const { code: term } = await log.first(({ event }) => event === 'connecting', 'the end of the term');
+    assert.equal(term, 3005);
+    await log.first(({ event }) => event === 'connected');
+
+    assert.deepEqual(await asked.api('disconnect', { user, disconnect: { code: 4501, reason: 'enough' } }), {});
+    const { code, reason } = await log.first(({ event }) => event === 'disconnected');
+    assert.deepEqual([code, reason], [4501, 'enough']);
+    assert.deepEqual(log.items.map(({ event }) => event), [
+      'subscribed',
+      'unsubscribed',
+      'connecting',
+      'connected',
+      'disconnected',
+    ]);
+  });
+
+  test('any node tells about all', async () => {
+    const clients = await Promise.all(['ann', 'bob'].map((user, n) => connected(gateways[n], user)));
+    const all = gateways.map(({ name }) => name).sort();
+    for (const gateway of gateways) {
+      const info = await gateway.api('info');
+      assert.deepEqual([info.nodes[0].name, info.silent, info.unasked], [gateway.name, undefined, undefined]);
+      assert.deepEqual(info.nodes.map(({ name }) => name).sort(), all);
+      const clients = Object.fromEntries(info.nodes.map(({ name, num_clients }) => [name, num_clients]));
+      assert.deepEqual(clients, { 'node-0': 1, 'node-1': 1, 'node-2': 0 });
+    }
+    const { code, stdout, stderr } = await run(BINARY, ['nodes', '--api', gateways[2].control]);
+    assert.deepEqual([code, stderr], [0, '']);
+    const [head, ...lines] = stdout.trimEnd().split('\n').map((line) => line.split(/ {2,}/));
+    assert.deepEqual(head, 'NAME ID VERSION UPTIME CLIENTS USERS SUBSCRIPTIONS CHANNELS AGE STATE'.split(' '));
+    const cells = (line) => ['NAME', 'CLIENTS', 'USERS', 'AGE', 'STATE'].map((name) => line[head.indexOf(name)]);
+    assert.deepEqual(lines.map(cells).sort(), [
+      ['node-0', '1', '1', '0.0s', 'active'],
+      ['node-1', '1', '1', '0.0s', 'active'],
+      ['node-2', '0', '0', '0.0s', 'active'],
+    ]);
+    const json = await run(BINARY, ['nodes', '--json'], { env: { FANWIRE_API: gateways[0].control } });
+    assert.deepEqual(JSON.parse(json.stdout).nodes.map(({ name }) => name).sort(), all);
+    clients.forEach(({ client }) => client.disconnect());
+  });
+
+  test('a node that hangs is named, and the rest answers', async () => {
+    const [one, two, hung] = gateways;
+    const { client } = await connected(two, 'carl');
+    const ended = record(client, 'disconnected');
+    const { nodes } = await one.api('info');
+    const { uid } = nodes.find(({ name }) => name === hung.name);
+    hung.child.kill('SIGSTOP');
+    try {
+      const begun = performance.now();
+      assert.deepEqual(await one.api('disconnect', { user: 'carl' }), { silent: [uid] });
+      await ended.first(({ code }) => code === 3503);
+      const info = await one.api('info');
+      assert.ok(performance.now() - begun < 5000, 'both answers take about a second');
+      assert.deepEqual(info.silent, [uid]);
+      const states = Object.fromEntries(info.nodes.map(({ name, state }) => [name, state]));
+      assert.deepEqual(states, { 'node-0': 'active', 'node-1': 'active', 'node-2': 'silent' });
+      const { code, stdout, stderr } = await run(BINARY, ['nodes', '--api', two.control]);
+      assert.equal(code, 0);
+      assert.match(stdout, /^node-2 .* silent$/m);
+      assert.ok(stderr.includes(uid), stderr);
+      assert.ok((await one.metrics()).sum('fanwire_node_questions_total', { outcome: 'partial' }) >= 2);
+    } finally {
+      hung.child.kill('SIGCONT');
+    }
+    await until('it is back', async () => {
+      const infos = await Promise.all(gateways.map((gateway) => gateway.api('info')));
+      return infos.every(({ nodes, silent }) => nodes.length === 3 && !silent);
+    });
+  });
+
+  test('a node that is killed is forgotten, and one that leaves is gone', async () => {
+    const names = async (gateway) => (await gateway.api('info')).nodes.map(({ name }) => name).sort();
+    const [killed, left] = await Promise.all(['killed', 'left'].map((name) => serve(`[node]\nname = "${name}"\n${config}`)));
+    for (const gateway of [...gateways, killed, left]) {
+      const all = ['killed', 'left', 'node-0', 'node-1', 'node-2'];
+      await until('all see all', async () => isDeepStrictEqual(await names(gateway), all));
+    }
+    await left.stop();
+    for (const gateway of gateways) assert.ok(!(await names(gateway)).includes('left'));
+    await killed.kill();
+    const died = performance.now();
+    await until('it is forgotten', async () => isDeepStrictEqual(await names(gateways[0]), ['node-0', 'node-1', 'node-2']));
+    const took = (performance.now() - died) / 1000;
+    console.log(`a node killed was seen for ${took.toFixed(1)} s`);
+    assert.ok(took < 11, `${took} s: 9, and the second that a question takes`);
+    for (const gateway of gateways) {
+      await until('three are counted', async () => (await gateway.metrics()).sum('fanwire_nodes') === 3);
+    }
   });
 
   test('what only Redis has to tell is measured', async () => {
@@ -188,6 +304,14 @@ describe('a gateway that is cut off from Redis', () => {
     late.client.disconnect();
   });
 });
+
+/** A client of this user that is connected to a gateway. */
+async function connected(gateway, user) {
+  const client = newClient(ENCODINGS.json, gateway.url(), { token: token({ sub: user }) });
+  client.connect();
+  await client.ready(10_000);
+  return { client };
+}
 
 async function health(gateway) {
   const answer = await fetch(`${gateway.ops}/health/ready`);

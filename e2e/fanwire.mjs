@@ -258,7 +258,7 @@ export async function run(program, args, { input = '', env = {} } = {}) {
 
 /** The environment without a proxy, which would come between tests and gateway, and without a gateway's settings. */
 export function environment() {
-  const foreign = (name) => /_proxy$/i.test(name) || name.startsWith('FANWIRE__');
+  const foreign = (name) => /_proxy$/i.test(name) || /^FANWIRE_(_|API)/.test(name);
   return Object.fromEntries(Object.entries(process.env).filter(([name]) => !foreign(name)));
 }
 

@@ -9,6 +9,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::app::{self, Mode};
 use crate::config::{self, Config, Mistakes, causes};
+use crate::remote::{self, Remote};
 
 /// A multi-node WebSocket pub/sub gateway.
 #[derive(Debug, Parser)]
@@ -34,6 +35,8 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
     },
+    /// List the nodes of a cluster, with what each has
+    Nodes(Remote),
     /// Print the commented reference configuration
     DefaultConfig,
     /// Print the version
@@ -49,6 +52,7 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
             Ok(_) => print("configuration is fine\n"),
             Err(mistakes) => complain(&mistakes),
         },
+        Command::Nodes(remote) => remote::nodes(&remote),
         Command::DefaultConfig => print(include_str!("../../../deploy/fanwire.toml")),
         Command::Version => print(concat!("fanwire ", env!("CARGO_PKG_VERSION"), "\n")),
     }

@@ -6,6 +6,7 @@ mod config;
 mod demo;
 mod listeners;
 mod ops;
+mod remote;
 
 use std::process::ExitCode;
 
