@@ -46,7 +46,7 @@ up() {
     mkdir -p "$dir"/{pids,logs,redis,prometheus/targets}
     # Half a cluster is none.
     trap 'give_up' EXIT
-    start redis "$(which redis-server)" "$deploy/redis/redis.conf" --bind 127.0.0.1 --port "$redis" --dir "$dir/redis"
+    start redis redis-server "$deploy/redis/redis.conf" --bind 127.0.0.1 --port "$redis" --dir "$dir/redis"
     wait_for redis redis-cli -p "$redis" ping
     local node
     for node in "${nodes[@]}"; do
@@ -151,7 +151,7 @@ start_haproxy() {
             export "NODE${n}_HOST=127.0.0.1" "NODE${n}_PUBLIC=$((base + n))" \
                 "NODE${n}_CONTROL=$((base + 10 + n))" "NODE${n}_OPS=$((base + 20 + n))"
         done
-        start haproxy "$(which haproxy)" -db -f "$deploy/haproxy/haproxy.cfg"
+        start haproxy haproxy -db -f "$deploy/haproxy/haproxy.cfg"
     )
 }
 
@@ -164,7 +164,7 @@ start_prometheus() {
 - labels: { job: haproxy }
   targets: ["127.0.0.1:$stats"]
 YAML
-    start prometheus "$(which prometheus)" --config.file="$dir/prometheus/prometheus.yml" \
+    start prometheus prometheus --config.file="$dir/prometheus/prometheus.yml" \
         --storage.tsdb.path="$dir/prometheus/data" --web.listen-address="127.0.0.1:$prometheus"
 }
 
@@ -236,7 +236,7 @@ wait_for() {
 check_tools() {
     local tool missing=()
     for tool in redis-server:redis-server redis-cli:redis-tools haproxy:haproxy prometheus:prometheus curl:curl; do
-        which "${tool%%:*}" >/dev/null || missing+=("${tool%%:*} (Debian package ${tool##*:})")
+        command -v "${tool%%:*}" >/dev/null || missing+=("${tool%%:*} (Debian package ${tool##*:})")
     done
     [[ -x $fanwire ]] || missing+=("$fanwire (cargo build --release -p fanwire)")
     if ((${#missing[@]} > 0)); then

@@ -15,6 +15,8 @@ const SCRIPT = fileURLToPath(new URL('../deploy/local-cluster.sh', import.meta.u
 const KEY = readFileSync(new URL('../deploy/secrets/api-key', import.meta.url), 'utf8').trim();
 const NODES = ['node1', 'node2', 'node3'];
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
+// Where `./test e2e-tools` puts Prometheus' programs, and Debian HAProxy.
+process.env.PATH += `:${join(ROOT, '.test/deploy/bin')}:/usr/sbin`;
 const DASHBOARDS = filesIn('deploy/grafana/dashboards', '.json');
 
 describe('a cluster of plain processes', () => {
