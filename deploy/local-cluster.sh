@@ -122,6 +122,8 @@ The cluster is up, for trying out: everyone on this machine may connect.
   curl -X POST http://127.0.0.1:$control/api/publish -H 'X-API-Key: $(<"$deploy/secrets/api-key")' \\
        -d '{"channel":"chat:lobby","data":{"text":"hello from curl"}}'
 
+  FANWIRE_API_KEY=$(<"$deploy/secrets/api-key") $fanwire nodes --api http://127.0.0.1:$control
+
 $deploy/local-cluster.sh down ends it.
 TEXT
 }
@@ -131,6 +133,7 @@ start_node() {
     # The configuration names its secrets relative to where it lies.
     (
         cd "$deploy"
+        export FANWIRE__NODE__NAME="$1"
         export FANWIRE__LISTEN__PUBLIC="127.0.0.1:$((base + n))"
         export FANWIRE__LISTEN__CONTROL="127.0.0.1:$((base + 10 + n))"
         export FANWIRE__LISTEN__OPS="127.0.0.1:$((base + 20 + n))"
