@@ -182,10 +182,12 @@ async fn a_node_has_one_id() {
             matches!(answer, redis::Value::Array(items) if items.last() == Some(&redis::Value::Int(1)))
         };
         within(async {
-            while !listening(format!("fanwire:node:{id}")).await || !listening("fanwire:nodes".to_owned()).await {
-                sleep(Duration::from_millis(5)).await;
+            for name in [format!("fanwire:node:{id}"), format!("fanwire:proof:{id}"), "fanwire:nodes".to_owned()] {
+                while !listening(name.clone()).await {
+                    sleep(Duration::from_millis(5)).await;
+                }
             }
-            while server.ask(&["HEXISTS", "fanwire:fence", id]).await != redis::Value::Int(1) {
+            while server.ask(&["HEXISTS", "fanwire:signs", id]).await != redis::Value::Int(1) {
                 sleep(Duration::from_millis(5)).await;
             }
         })
