@@ -35,6 +35,8 @@ pub(crate) struct Setup {
     pub(crate) plain: (usize, usize),
     /// All of them connect to the first gateway.
     pub(crate) on_one: bool,
+    /// After how long without Redis a gateway hands its clients over, as its configuration says it.
+    pub(crate) give_up_after: &'static str,
 }
 
 impl Default for Setup {
@@ -47,6 +49,7 @@ impl Default for Setup {
             quiet: (0, 0),
             plain: (100, 20),
             on_one: false,
+            give_up_after: "0s",
         }
     }
 }
@@ -59,6 +62,7 @@ pub(crate) struct Bench {
     pub(crate) proxies: Vec<Proxy>,
     pub(crate) subscribers: Vec<Subscriber>,
     manners: Manners,
+    give_up_after: &'static str,
     nodes: Nodes,
     channels: Vec<String>,
     publisher: Publisher,
@@ -103,7 +107,7 @@ impl Bench {
                 address = proxy.address();
                 proxies.push(proxy);
             }
-            gateways.push(Gateway::start(&config(address), space).await);
+            gateways.push(Gateway::start(&config(address, setup.give_up_after), space).await);
         }
         let nodes = Nodes::default();
         nodes.set(gateways.iter().map(address).collect());
@@ -119,6 +123,7 @@ impl Bench {
             proxies,
             subscribers,
             manners,
+            give_up_after: setup.give_up_after,
             nodes,
             channels,
             publisher,
@@ -153,10 +158,16 @@ impl Bench {
         self.nodes.set(alive.map(address).collect());
     }
 
+    /// How many clients are on a gateway.
+    pub(crate) fn clients_of(&self, number: usize) -> usize {
+        let address = self.gateways[number].public;
+        self.subscribers.iter().filter(|subscriber| subscriber.notes(|notes| notes.node == Some(address))).count()
+    }
+
     /// Starts another gateway in the place of a killed one.
     pub(crate) async fn replace(&mut self, number: usize) {
         let redis = self.proxies.get(number).map_or_else(|| self.redis.address(), Proxy::address);
-        self.gateways[number] = Gateway::start(&config(redis), None).await;
+        self.gateways[number] = Gateway::start(&config(redis, self.give_up_after), None).await;
         self.nodes.set(self.gateways.iter().map(address).collect());
     }
 
@@ -284,12 +295,12 @@ fn address(gateway: &Gateway) -> Address {
 }
 
 /// Histories are long enough to hold everything, so that the oracle can read all of it.
-fn config(redis: SocketAddr) -> String {
+fn config(redis: SocketAddr, give_up_after: &str) -> String {
     format!(
         r#"
 [broker]
 kind = "redis"
-redis = {{ urls = ["redis://{redis}"] }}
+redis = {{ urls = ["redis://{redis}"], give_up_after = "{give_up_after}" }}
 [client]
 insecure = true
 history_limit = 20000

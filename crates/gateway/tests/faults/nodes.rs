@@ -19,11 +19,7 @@ async fn f14_killed() {
     let setup = Setup::default();
     let mut bench = Bench::start(setup).await;
     let begun = bench.fault_begins().await;
-    let moved = bench
-        .subscribers
-        .iter()
-        .filter(|subscriber| subscriber.notes(|notes| notes.node == Some(bench.gateways[0].public)));
-    let moved = moved.count();
+    let moved = bench.clients_of(0);
     bench.kill(0);
     bench.fault_ends();
     until(30 * SECOND, "presence is clean", async || present(&bench, setup.recoverable.1).await == setup.recoverable.0)
