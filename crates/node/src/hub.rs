@@ -352,30 +352,25 @@ impl JoinGuard {
         (self.channel.position.borrow().as_ref() == Some(end_of(&behind, top))).then_some(behind)
     }
 
-    /// Whether the channel has live subscribers and has not seen a position yet.
-    pub(crate) fn is_first_position(&self) -> bool {
-        let groups = self.channel.groups.borrow();
-        self.channel.position.borrow().is_none() && groups.iter().any(|group| !group.entries.is_empty())
+    /// Whether the channel stands where the history read up to `top`, with what came behind it, ends: whatever is dispatched
+    /// from then on lies behind both. One without live subscribers that has not seen a publication yet begins there.
+    pub(crate) fn meets(&self, top: &Position) -> bool {
+        let Some(behind) = self.held_behind(top) else { return false };
+        let mut position = self.channel.position.borrow_mut();
+        if position.is_none() && self.channel.groups.borrow().iter().all(|group| group.entries.is_empty()) {
+            *position = Some(top.clone());
+        }
+        position.as_ref() == Some(end_of(&behind, top))
     }
 
-    /// Waits until the channel stands where the history read up to `top`, with what came behind it, ends: whatever is
-    /// dispatched from then on lies behind both. A channel that has not seen a publication yet begins at `top`.
+    /// Waits until it does, as long as that can be.
     pub(crate) async fn meet(&self, top: &Position) {
-        while let Some(behind) = self.held_behind(top) {
-            let end = end_of(&behind, top);
-            let met = {
-                let mut position = self.channel.position.borrow_mut();
-                let position = position.get_or_insert_with(|| top.clone());
-                position == end || position.epoch != end.epoch
-            };
-            if met {
-                return;
-            }
+        while !self.meets(top) && self.held_behind(top).is_some() {
             self.joining.moved.notified().await;
         }
     }
 
-    /// Brings a channel that has fallen behind to the place it should have met: who missed something.
+    /// Brings a channel that stands behind the place it should have met there: who missed something.
     #[must_use]
     pub(crate) fn catch_up(&self, top: &Position) -> Option<Gap> {
         let behind = self.held_behind(top)?;
@@ -386,7 +381,8 @@ impl JoinGuard {
             if position.as_ref().is_some_and(ahead) {
                 return None;
             }
-            *position = Some(end.clone());
+            // Nothing can be missed in a channel that begins.
+            position.replace(end.clone())?;
         }
         Some(self.channel.gap())
     }

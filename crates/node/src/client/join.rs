@@ -145,18 +145,19 @@ impl Client {
         Ok(Prepared { subscription: Rc::clone(subscription), stream, recovery, grant })
     }
 
-    /// Waits until the worker has dispatched what the history read contains. What does not come in time was lost on its
-    /// way: the subscribers that missed it are told.
+    /// Waits until the worker has dispatched what the history read contains.
     async fn catch_up(&self, hold: &JoinGuard, top: &Position) {
-        if hold.is_first_position() {
-            // What other subscribers are to get may wait in the mailbox: it comes before the channel begins at `top`.
-            self.worker.barrier().await;
+        if hold.meets(top) {
+            return;
         }
-        // Whether it was in time shows in what is behind.
-        let _ = timeout(CATCH_UP, hold.meet(top)).await;
+        // What was dispatched before the read was answered waits in the mailbox; it may be for subscribers without a position.
+        self.worker.barrier().await;
+        // What did not was lost on its way: those who miss it are told.
         if let Some(gap) = hold.catch_up(top) {
             self.worker.tell_of(gap);
         }
+        // A channel that was read further than it is dispatched may stand beyond. Whether it was in time shows in what is behind.
+        let _ = timeout(CATCH_UP, hold.meet(top)).await;
     }
 
     /// Makes a subscription live; from here on nothing is missed and nothing comes twice.
@@ -221,7 +222,7 @@ impl Client {
     }
 }
 
-/// How long publications may be under way that a history read contains already.
+/// How long publications may be under way that an earlier read has contained already.
 const CATCH_UP: Duration = Duration::from_secs(2);
 
 /// Decides whether the history read continues where the client stood: wholly, or not at all.
