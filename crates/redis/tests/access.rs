@@ -12,12 +12,12 @@ use std::time::Duration;
 
 use fanwire_node::broker::PublishOptions;
 use fanwire_node::{Broker, Dispatcher};
-use fanwire_redis::{Config, Health};
+use fanwire_redis::Config;
 use server::cluster::Cluster;
 use server::sentinel::Sentinels;
 use server::{Server, free_port};
-use suite::{start, suite};
-use tokio::time::{sleep, timeout};
+use suite::{start, suite, until_up};
+use tokio::time::timeout;
 
 /// The rules in the documentation: for every form, for a cluster, behind sentinels.
 fn rules() -> [Vec<&'static str>; 3] {
@@ -44,15 +44,6 @@ async fn set_user(server: &Server, rules: &mut [&'static str]) {
 fn with_user(mut config: Config) -> Config {
     config.urls.iter_mut().for_each(|url| *url = url.replacen("://", "://fanwire:password@", 1));
     config
-}
-
-async fn until_up(health: &Health) {
-    let up = async {
-        while !health.is_up() {
-            sleep(Duration::from_millis(5)).await;
-        }
-    };
-    timeout(Duration::from_secs(20), up).await.expect("connected");
 }
 
 /// Whether a node with this configuration gets through within a moment in which others do.

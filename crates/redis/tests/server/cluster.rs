@@ -77,7 +77,7 @@ impl Cluster {
         to.ask(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &from_id]).await;
         from.ask(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &to_id]).await;
         loop {
-            let keys = words(&from.ask(&["CLUSTER", "GETKEYSINSLOT", &slot, "10"]).await);
+            let keys = words(&from.ask(&["CLUSTER", "GETKEYSINSLOT", &slot, "1"]).await);
             if keys.is_empty() {
                 break;
             }

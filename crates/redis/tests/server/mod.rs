@@ -95,7 +95,8 @@ impl Server {
             }
         };
         let in_time = timeout(Duration::from_secs(30), answers).await.is_ok();
-        assert!(in_time, "{command:?} was never answered as it should be on {}", self.port);
+        let last = self.try_ask(command).await.map(|answer| words(&answer));
+        assert!(in_time, "{command:?} is not answered as it should be on {}: {last:?}", self.port);
     }
 
     /// Kills the server with whatever it has not written to disk.

@@ -36,7 +36,7 @@ impl Sentinels {
             let mut sentinel = Server::prepare(Path::new("redis-server"), port, &[]);
             let file = sentinel.folder().join("sentinel.conf");
             let text = format!(
-                "sentinel monitor {NAME} 127.0.0.1 {} 2\nsentinel down-after-milliseconds {NAME} 500\n\
+                "sentinel monitor {NAME} 127.0.0.1 {} 2\nsentinel down-after-milliseconds {NAME} 2000\n\
                  sentinel failover-timeout {NAME} 4000\nsentinel parallel-syncs {NAME} 2\n",
                 servers[0].port()
             );
@@ -61,6 +61,30 @@ impl Sentinels {
         let answer = words(&self.sentinels[0].ask(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", NAME]).await);
         let port: u16 = answer.split(' ').nth(1).and_then(|port| port.parse().ok()).expect("an address");
         self.servers.iter().position(|server| server.port() == port).expect("one of them")
+    }
+
+    /// Waits until all sentinels name another primary.
+    pub(crate) async fn until_another_than(&self, old: usize) {
+        let old = self.servers[old].port().to_string();
+        for sentinel in &self.sentinels {
+            sentinel.until(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", NAME], |answer| !answer.ends_with(&old)).await;
+        }
+    }
+
+    /// Makes all other servers replicas of the primary, and waits until they are and the sentinels know.
+    pub(crate) async fn replicate(&self) {
+        let primary = self.primary().await;
+        let primary_port = self.servers[primary].port().to_string();
+        let line = format!("master_port:{primary_port}\r\n");
+        for (_, server) in self.servers.iter().enumerate().filter(|(number, _)| *number != primary) {
+            server.ask(&["REPLICAOF", "127.0.0.1", &primary_port]).await;
+            let in_step = |info: &str| info.contains(&line) && info.contains("master_link_status:up");
+            server.until(&["INFO", "replication"], in_step).await;
+        }
+        let all = format!("slaves={},sentinels=3", self.servers.len() - 1);
+        for sentinel in &self.sentinels {
+            sentinel.until(&["INFO", "sentinel"], |info| info.contains("status=ok") && info.contains(&all)).await;
+        }
     }
 
     pub(crate) fn config(&self, prefix: &str) -> Config {

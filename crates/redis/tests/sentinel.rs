@@ -1,0 +1,114 @@
+//! Failovers that sentinels decide on, under load.
+
+#![allow(dead_code, reason = "each test uses a part of the server")]
+#![allow(clippy::print_stdout, reason = "the figures are what these tests are for")]
+#![allow(clippy::large_futures, reason = "a test is one future and runs once")]
+
+mod load;
+mod server;
+
+use std::time::Duration;
+
+use load::{Load, Settle};
+use server::proxy::Proxy;
+use server::sentinel::{NAME, Sentinels};
+use server::{Server, words};
+use tokio::task::LocalSet;
+use tokio::time::{Instant, sleep, timeout};
+
+/// The replica has everything: nobody notices. Every other time the old primary lives on and goes on believing that it is
+/// one, for a while.
+#[tokio::test]
+async fn failovers_in_step_are_noticed_by_nobody() {
+    LocalSet::new()
+        .run_until(async {
+            let mut sentinels = Sentinels::start(2).await;
+            let load = Load::start(&sentinels.config("fanwire"), Settle::Always).await;
+            let (mut faults, mut agreed) = (Vec::new(), Vec::new());
+            for round in 0..5 {
+                let old = sentinels.primary().await;
+                let fault = Instant::now();
+                faults.push(fault);
+                if round % 2 == 0 {
+                    // It lets its replicas catch up before it ends.
+                    sentinels.servers[old].stop().await;
+                } else {
+                    sentinels.servers[old].ask(&["CLIENT", "PAUSE", "20000", "WRITE"]).await;
+                    in_step(&sentinels.servers, old).await;
+                    sentinels.sentinels[round % 3].ask(&["SENTINEL", "FAILOVER", NAME]).await;
+                }
+                sentinels.until_another_than(old).await;
+                agreed.push(fault.elapsed());
+                load.until_publishing().await;
+                load.until_up().await;
+                if round % 2 == 0 {
+                    // It comes back as what it was.
+                    sentinels.servers[old].run().await;
+                } else {
+                    sentinels.servers[old].ask(&["CLIENT", "UNPAUSE"]).await;
+                }
+                sleep(Duration::from_secs(1)).await;
+                // The sentinels would tell it better, too, after a while.
+                sentinels.replicate().await;
+            }
+            faults.push(Instant::now());
+            let verdict = load.finish().await;
+            for (fault, agreed) in faults.windows(2).zip(agreed) {
+                let times = verdict.times(fault[0], fault[1]);
+                println!("  sentinels agreed after {:.2} s, {times}", agreed.as_secs_f64());
+            }
+            verdict.print("F12 five failovers in step");
+            verdict.assert_clean();
+            assert_eq!((verdict.report.told, verdict.report.acked_but_lost), (0, 0));
+        })
+        .await;
+}
+
+/// The replica has not everything: what it lacks is lost, and those who saw it are told. Nobody else is.
+#[tokio::test]
+async fn a_failover_that_loses_is_told_to_those_who_saw_more() {
+    LocalSet::new()
+        .run_until(async {
+            let primary = Server::start().await;
+            let leg = Proxy::start(primary.port()).await;
+            let replica = Server::start_with(&["--save", "", "--repl-diskless-sync-delay", "0"]).await;
+            replica.ask(&["REPLICAOF", "127.0.0.1", &leg.port.to_string()]).await;
+            replica.until(&["INFO", "replication"], |info| info.contains("master_link_status:up")).await;
+            let mut sentinels = Sentinels::watch(vec![primary, replica]).await;
+            let load = Load::start(&sentinels.config("fanwire"), Settle::Never).await;
+            leg.hold();
+            sleep(Duration::from_millis(1500)).await;
+            let fault = Instant::now();
+            sentinels.servers[0].kill();
+            sentinels.until_another_than(0).await;
+            load.until_publishing().await;
+            load.until_up().await;
+            // Whoever is told is told within five seconds.
+            sleep(Duration::from_secs(6)).await;
+            let verdict = load.finish().await;
+            println!("  {}", verdict.times(fault, Instant::now()));
+            verdict.print("F12 failover to a replica 1.5 s behind");
+            verdict.assert_clean();
+            assert!(verdict.report.acked_but_lost > 0 && verdict.report.told > 0, "{}", verdict.report);
+        })
+        .await;
+}
+
+/// Waits until the replicas of a primary that takes no writes have all it has.
+async fn in_step(servers: &[Server], primary: usize) {
+    let end = offset(&servers[primary], "master_repl_offset:").await;
+    for (_, replica) in servers.iter().enumerate().filter(|(number, _)| *number != primary) {
+        let wait = async {
+            while offset(replica, "slave_repl_offset:").await < end {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(Duration::from_secs(10), wait).await.expect("the replica catches up");
+    }
+}
+
+async fn offset(server: &Server, field: &str) -> u64 {
+    let info = words(&server.ask(&["INFO", "replication"]).await);
+    let line = info.lines().find_map(|line| line.strip_prefix(field));
+    line.and_then(|offset| offset.trim().parse().ok()).unwrap_or_default()
+}
