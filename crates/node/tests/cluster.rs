@@ -322,15 +322,27 @@ fn a_node_of_another_version_is_named() {
 fn a_flood_is_cut_off_and_survived() {
     three(async |lan, [a, b, _]| {
         let heard = lan.stranger("loud");
-        for number in 0..3000 {
+        for number in 0..6000 {
             lan.carry(
                 Recipient::Node(a.node.id()),
                 &said("loud", ControlBody::Request { number, question: Question::Info }),
             );
         }
         a.settle().await;
-        assert_eq!(heard.lock().len(), 1024, "what fits is answered, the rest is dropped");
+        assert_eq!(heard.lock().len(), 4096, "what fits is answered, the rest is dropped");
         assert!(b.node.survey_nodes().await.unwrap().missing.is_empty());
+    });
+}
+
+#[test]
+fn a_burst_of_questions_is_answered() {
+    three(async |_, [a, b, _]| {
+        let mut asked = tokio::task::JoinSet::new();
+        for number in 0..3000 {
+            let node = [a, b][number % 2].node.clone();
+            asked.spawn_local(async move { node.refresh(user("nobody"), None).await });
+        }
+        assert!(asked.join_all().await.into_iter().all(|done| done == Ok(Missing::default())));
     });
 }
 

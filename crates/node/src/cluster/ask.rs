@@ -1,18 +1,16 @@
 //! What a node asks of all nodes, itself included, and what came of it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use fanwire_wire::cluster::{Answer, ChannelList, Command, Control, ControlBody, Question};
 use fanwire_wire::{Channel, Disconnect, Position, Refusal, Selection};
 use futures_util::future::{join, join_all};
-use tokio::sync::mpsc::{self, Receiver};
 use tokio::time::{Instant, timeout_at};
 
+use super::NodeView;
+use super::inbox::OpenQuestion;
 use super::metrics::Outcome;
-use super::registry::MAX_NODES;
-use super::{Cluster, NodeView};
 use crate::Node;
 use crate::authorizer::Grant;
 use crate::broker::{Error, Recipient};
@@ -50,9 +48,6 @@ pub struct ChannelSurvey {
 
 /// How long the other nodes may take to answer.
 const PATIENCE: Duration = Duration::from_secs(1);
-
-/// The most open questions.
-const MAX_OPEN: usize = 4096;
 
 /// The most channels one node lists.
 const MAX_CHANNELS: u32 = 10_000;
@@ -116,7 +111,7 @@ impl Node {
     ///
     /// Code 111 if too much has been asked of the others already.
     pub async fn survey_nodes(&self) -> Result<NodeSurvey, Refusal> {
-        let mut asked = self.ask(self.cluster().open()?, Question::Info).await;
+        let mut asked = self.ask(self.dispatcher().inbox().open()?, Question::Info).await;
         let mut nodes = self.nodes().await;
         for node in &mut nodes[1..] {
             node.silent = asked.missing.silent.contains(&node.id);
@@ -140,7 +135,7 @@ impl Node {
     ///
     /// Code 111 if too much has been asked of the others already.
     pub async fn survey_channels(&self, pattern: &str) -> Result<ChannelSurvey, Refusal> {
-        let open = self.cluster().open()?;
+        let open = self.dispatcher().inbox().open()?;
         let question = Question::Channels { pattern: pattern.to_owned(), limit: MAX_CHANNELS };
         let (own, asked) = join(self.channels_like(pattern, MAX_CHANNELS), self.ask(open, question)).await;
         let lists = asked.answers.into_values().filter_map(|answer| match answer {
@@ -152,7 +147,7 @@ impl Node {
     }
 
     async fn command(&self, command: Command) -> Result<Missing, Refusal> {
-        let open = self.cluster().open()?;
+        let open = self.dispatcher().inbox().open()?;
         let here = async { join_all(self.begin(command.clone()).await).await };
         let (_, asked) = join(here, self.ask(open, Question::Command(command.clone()))).await;
         match asked.error {
@@ -182,6 +177,8 @@ impl Node {
         let mut answers = BTreeMap::new();
         while !waiting.is_empty() && !matches!(told, Err(Error::Unavailable(_))) {
             let Ok(Some((id, answer))) = timeout_at(deadline, open.answers.recv()).await else { break };
+            cluster.metrics.answered();
+            cluster.registry.lock().heard(&id);
             waiting.remove(&id);
             answers.insert(id, answer);
         }
@@ -215,9 +212,7 @@ impl Node {
         }
         let unsupported = answers.iter().filter(|(_, answer)| **answer == Answer::Unsupported);
         let unsupported: Vec<_> = unsupported.map(|(id, _)| id.clone()).collect();
-        if !unsupported.is_empty() {
-            tracing::warn!(nodes = ?unsupported, question = kind, "nodes of another version cannot do this");
-        }
+        unsupported.iter().for_each(|id| registry.outdated(id, kind));
         Missing { silent: waiting.into_iter().collect(), unsupported, unasked }
     }
 }
@@ -229,40 +224,6 @@ struct Asked {
     missing: Missing,
     /// Why the other nodes were not asked, or may not have been.
     error: Option<Error>,
-}
-
-/// A question that waits for answers until it is dropped.
-struct OpenQuestion<'a> {
-    cluster: &'a Cluster,
-    number: u64,
-    answers: Receiver<(String, Answer)>,
-}
-
-impl Cluster {
-    fn open(&self) -> Result<OpenQuestion<'_>, Refusal> {
-        let number = self.asked.fetch_add(1, Ordering::Relaxed);
-        let (sender, answers) = mpsc::channel(MAX_NODES);
-        let mut open = self.open.lock();
-        if open.len() >= MAX_OPEN {
-            return Err(Refusal::TooManyRequests);
-        }
-        open.insert(number, sender);
-        Ok(OpenQuestion { cluster: self, number, answers })
-    }
-
-    /// Hands an answer to whoever waits for it.
-    pub(super) fn take_answer(&self, number: u64, from: String, answer: Answer) {
-        if let Some(sender) = self.open.lock().get(&number) {
-            // Nobody waits any more, or there are more nodes than can be.
-            let _ = sender.try_send((from, answer));
-        }
-    }
-}
-
-impl Drop for OpenQuestion<'_> {
-    fn drop(&mut self) {
-        self.cluster.open.lock().remove(&self.number);
-    }
 }
 
 /// Adds up the lists of several nodes. Behind the end of a list that is cut off, counts would lack that node's part:

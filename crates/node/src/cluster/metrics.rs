@@ -9,6 +9,7 @@ use metrics::{Counter, Gauge, counter, describe_counter, describe_gauge, gauge};
 pub(super) struct Metrics {
     pub(super) nodes: Gauge,
     questions: [Counter; 3],
+    replies: Counter,
 }
 
 /// How a question to the other nodes ended.
@@ -39,7 +40,7 @@ impl Metrics {
         nodes.set(1.0);
         let questions = ["complete", "partial", "failed"]
             .map(|outcome| counter!("fanwire_node_questions_total", "outcome" => outcome));
-        Self { nodes, questions }
+        Self { nodes, questions, replies: message("reply") }
     }
 
     pub(super) fn asked(&self, outcome: Outcome) {
@@ -48,6 +49,10 @@ impl Metrics {
 
     pub(super) fn heard(&self, body: &ControlBody) {
         message(body.kind()).increment(1);
+    }
+
+    pub(super) fn answered(&self) {
+        self.replies.increment(1);
     }
 }
 

@@ -1,6 +1,6 @@
 //! A node among others: who is there, what they tell each other, and what one asks of all.
 //!
-//! - `registry`: who else is there; `inbox`: what they say
+//! - `registry`: who else is there; `inbox`: what they say, and who waits for their answers
 //! - `ask`: questions to all nodes, and what came of them; `answer`: what this node does when it is asked
 //!
 //! What a node asks of all it does at its own place directly, and passes over when it hears itself: so everything
@@ -12,18 +12,16 @@ mod inbox;
 mod metrics;
 mod registry;
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use fanwire_wire::cluster::{Answer, Control, ControlBody, NodeInfo, NodeState};
+use fanwire_wire::cluster::{Control, ControlBody, NodeInfo, NodeState};
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use parking_lot::Mutex;
-use tokio::sync::mpsc::Sender;
 use tokio::time::{Instant, sleep, timeout};
 
 use self::metrics::Metrics;
@@ -34,16 +32,13 @@ use crate::broker::Recipient;
 pub use ask::{ChannelSurvey, Missing, NodeSurvey};
 pub(crate) use inbox::Inbox;
 
-/// What a node knows of the others, and what it has asked them.
+/// What a node knows of the others.
 pub(crate) struct Cluster {
     started: Instant,
     draining: AtomicBool,
     /// Its goodbye is said: nothing more is announced.
     left: AtomicBool,
     registry: Mutex<Registry>,
-    /// Where the answers to open questions go, by their number.
-    open: Mutex<HashMap<u64, Sender<(String, Answer)>>>,
-    asked: AtomicU64,
     metrics: Metrics,
 }
 
@@ -79,8 +74,6 @@ impl Cluster {
             draining: AtomicBool::new(false),
             left: AtomicBool::new(false),
             registry: Mutex::new(Registry::new()),
-            open: Mutex::default(),
-            asked: AtomicU64::new(0),
             metrics: Metrics::new(),
         }
     }
@@ -206,10 +199,8 @@ impl Node {
                 };
                 Some(reply.boxed())
             }
-            ControlBody::Reply { number, answer } => {
-                cluster.take_answer(number, from, answer);
-                None
-            }
+            // They go straight to who asked.
+            ControlBody::Reply { .. } => None,
         }
     }
 }

@@ -27,6 +27,8 @@ struct Other {
     heard: Instant,
     /// It left the last question unanswered.
     silent: bool,
+    /// Since it last announced itself, it did not know what it was asked.
+    outdated: bool,
 }
 
 /// A node from which nothing came for this long is gone.
@@ -43,12 +45,11 @@ impl Registry {
     /// A node has announced itself.
     pub(super) fn announced(&mut self, id: &str, info: NodeInfo) {
         self.forget_silent();
-        let now = Instant::now();
         if let Some(other) = self.others.get_mut(id) {
-            *other = Other { info, announced: now, heard: now, silent: false };
+            *other = Other::new(info);
         } else if self.others.len() < MAX_NODES {
             tracing::info!(node = id, name = info.name, version = info.version, "a node is there");
-            self.others.insert(id.to_owned(), Other { info, announced: now, heard: now, silent: false });
+            self.others.insert(id.to_owned(), Other::new(info));
         } else {
             tracing::debug!(node = id, "one node too many: it is not seen");
         }
@@ -76,6 +77,16 @@ impl Registry {
         {
             let age = other.heard.elapsed();
             tracing::warn!(node = id, name = other.info.name, question, ?age, "a node does not answer");
+        }
+    }
+
+    /// A node does not know a question. Logged once between two of its announcements.
+    pub(super) fn outdated(&mut self, id: &str, question: &str) {
+        if let Some(other) = self.others.get_mut(id)
+            && !std::mem::replace(&mut other.outdated, true)
+        {
+            let NodeInfo { name, version, .. } = &other.info;
+            tracing::warn!(node = id, name, version, question, "a node of another version cannot do this");
         }
     }
 
@@ -125,6 +136,11 @@ impl Registry {
 }
 
 impl Other {
+    fn new(info: NodeInfo) -> Self {
+        let now = Instant::now();
+        Self { info, announced: now, heard: now, silent: false, outdated: false }
+    }
+
     fn is_there(&self) -> bool {
         self.heard.elapsed() < FORGOTTEN
     }
