@@ -94,6 +94,27 @@ fn who_is_not_announced_is_not_seen() {
 }
 
 #[test]
+fn more_members_than_a_client_can_take_are_only_counted() {
+    let mut config = config();
+    config.client.queue_size = 1000;
+    harness::run(config, async |harness| {
+        let observer = observer(harness).await;
+        let mut clients = Vec::new();
+        for _ in 1..10 {
+            let client = harness.probe("user:7").await;
+            client.subscribe("chat").await.unwrap();
+            clients.push(client);
+        }
+        assert_eq!(observer.client.presence("chat").await.unwrap().len(), 10);
+        let client = harness.probe("user:7").await;
+        client.subscribe("chat").await.unwrap();
+        assert_eq!(observer.client.presence("chat").await.unwrap_err(), Refusal::LimitExceeded);
+        assert_eq!(observer.client.presence_stats("chat").await.unwrap().clients, 11);
+        assert_eq!(harness.node.members(&channel("chat")).await.unwrap().len(), 11, "a backend gets them all");
+    });
+}
+
+#[test]
 fn a_connect_that_is_refused_leaves_nothing_behind() {
     harness::run(config(), async |harness| {
         let observer = observer(harness).await;

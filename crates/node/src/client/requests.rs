@@ -22,6 +22,9 @@ pub struct HistoryRequest {
     pub order: Order,
 }
 
+/// What a member takes in an answer at least, in bytes: its id, twice, and the names around it.
+const MEMBER_SIZE: usize = 100;
+
 impl Client {
     /// Publishes in the client's name.
     ///
@@ -40,10 +43,14 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// Codes 100, 102, 103, 107 and 108.
+    /// Codes 100, 102, 103, 107, 108, and 106 if the answer would not find room in the client's queue.
     pub async fn presence(self: &Rc<Self>, channel: &str) -> Result<Vec<Arc<ClientInfo>>, Refusal> {
         let channel = self.see_presence(channel)?;
-        self.worker.node().members(&channel).await
+        let node = self.worker.node();
+        if node.presence_stats(&channel).await?.clients > node.config().client.queue_size / MEMBER_SIZE {
+            return Err(Refusal::LimitExceeded);
+        }
+        node.members(&channel).await
     }
 
     /// Counts who is in a channel.
