@@ -41,7 +41,9 @@ enum Refusal {
     Ask(Address),
     /// The same server will do it soon.
     Later,
-    /// The server is no primary, or knows none; who is one has to be asked.
+    /// The cluster does nothing at the moment; its form may change.
+    Down,
+    /// The server is no primary; who is one has to be asked.
     Elsewhere,
     /// It is refused.
     Final,
@@ -151,12 +153,17 @@ impl Commands {
             match refusal {
                 Refusal::Final => break,
                 Refusal::Later => sleep(PAUSE).await,
-                Refusal::Ask(address) => named = Some((Server { address, ..server }, Asking::Yes)),
+                Refusal::Ask(address) => named = Some((server.to(address), Asking::Yes)),
                 Refusal::Moved(address) => {
                     // Those who come after shall find the way by themselves.
                     let _ = timeout_at(deadline, self.topology.refresh(server.site)).await;
-                    named = Some((Server { address, ..server }, Asking::No));
+                    named = Some((server.to(address), Asking::No));
                 }
+                Refusal::Down => {
+                    let _ = timeout_at(deadline, self.topology.refresh(server.site)).await;
+                    sleep(PAUSE).await;
+                }
+                // The same address may lead to another server by now.
                 Refusal::Elsewhere => {
                     link.give_up();
                     sleep(PAUSE).await;
@@ -244,9 +251,8 @@ impl Refusal {
             ErrorKind::Server(ServerErrorKind::Moved) => address().map_or(Self::Elsewhere, Self::Moved),
             ErrorKind::Server(ServerErrorKind::Ask) => address().map_or(Self::Later, Self::Ask),
             ErrorKind::Server(ServerErrorKind::TryAgain) => Self::Later,
-            ErrorKind::Server(
-                ServerErrorKind::ReadOnly | ServerErrorKind::ClusterDown | ServerErrorKind::MasterDown,
-            ) => Self::Elsewhere,
+            ErrorKind::Server(ServerErrorKind::ClusterDown) => Self::Down,
+            ErrorKind::Server(ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown) => Self::Elsewhere,
             _ if code == "NOREPLICAS" => Self::Later,
             _ => Self::Final,
         })

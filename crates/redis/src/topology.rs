@@ -58,6 +58,14 @@ pub(crate) struct Server {
     pub(crate) address: Address,
 }
 
+impl Server {
+    /// The one that this one names. A node that does not know its own address leaves the host out.
+    pub(crate) fn to(&self, Address { host, port }: Address) -> Self {
+        let host = if host.is_empty() || &*host == "?" { Arc::clone(&self.address.host) } else { host };
+        Self { site: self.site, address: Address { host, port } }
+    }
+}
+
 /// The server of each partition.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Map(Vec<Option<Server>>);
@@ -140,9 +148,12 @@ impl Topology {
         if found != inquiry.failing {
             tracing::debug!(site = number, found, "asked where Redis is");
         } else if found {
-            tracing::info!(site = number, "it is known again where Redis is");
+            tracing::info!(site = number, "somebody says again where Redis is");
         } else {
-            tracing::warn!(site = number, "nobody knows where Redis is: neither sentinel nor cluster answers");
+            tracing::warn!(
+                site = number,
+                "nobody says where Redis is: no sentinel, or no node of a whole cluster, answers"
+            );
         }
         inquiry.failing = !found;
         inquiry.ended = Instant::now();

@@ -51,6 +51,9 @@ impl Url {
             return Err("nothing may follow behind ? or #".to_owned());
         }
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+        if path.contains('@') {
+            return Err("a / in a user or password is written %2F".to_owned());
+        }
         let (user, hosts) = authority.rsplit_once('@').unwrap_or(("", authority));
         let (kind, database) = match kind {
             "" if hosts.contains(',') => return Err("several servers are several entries of the list".to_owned()),
@@ -71,7 +74,8 @@ impl Url {
         for host in hosts.split(',') {
             // One server's URL is what the redis crate reads; credentials and escapes are its business.
             let info = format!("redis://{user}@{host}/{database}").into_connection_info();
-            let info = info.map_err(|error| error.detail().map_or_else(|| error.to_string(), str::to_owned))?;
+            // What the crate says may quote a password.
+            let info = info.map_err(|_| "not [user:password@]host:port, with a number behind it as the database")?;
             let ConnectionAddr::Tcp(name, mut port) = info.addr().clone() else { return Err("no host".to_owned()) };
             if kind != Kind::Server && !host.trim_end_matches(|c: char| c.is_ascii_digit()).ends_with(':') {
                 port = if kind == Kind::Cluster { 6379 } else { 26379 };
@@ -144,6 +148,7 @@ mod tests {
             "redis://u:secret@a,b",
             "redis://u:secret@host:port",
             "redis://u:secret@host/first",
+            "redis://u:12/secret@host",
             "redis://u:secret@host?db=1",
             "redis://u:secret@",
             "redis+sentinel://u:secret@a:1",

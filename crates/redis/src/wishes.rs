@@ -187,3 +187,58 @@ impl State {
         self.changed = self.servant.iter().flat_map(|_| self.channels.keys()).cloned().collect();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn channel(name: &str) -> Channel {
+        Channel::new(name).unwrap()
+    }
+
+    fn servant() -> Arc<Servant> {
+        Arc::new(Servant { shard: 0, called: Notify::new() })
+    }
+
+    #[test]
+    fn what_an_earlier_connection_says_is_not_heard() {
+        let (wishes, a, one, two) = (Wishes::default(), channel("a"), servant(), servant());
+        let mut waiting = wishes.want(&a).unwrap();
+        wishes.take_over(&one);
+        assert_eq!(wishes.take(&one).subscribe, std::slice::from_ref(&a));
+        wishes.take_over(&two);
+        wishes.confirm(&one, &a);
+        assert!(wishes.take(&one).is_empty() && waiting.try_recv().is_err());
+        wishes.release(&one);
+        assert_eq!(wishes.take(&two).subscribe, std::slice::from_ref(&a), "asked again by the one that serves now");
+        wishes.confirm(&two, &a);
+        assert!(waiting.try_recv().is_ok() && wishes.want(&a).is_none());
+        wishes.release(&two);
+        assert!(wishes.want(&a).is_some(), "nothing is confirmed without a connection");
+    }
+
+    #[test]
+    fn a_lost_channel_is_asked_for_again() {
+        let (wishes, a, one) = (Wishes::default(), channel("a"), servant());
+        wishes.take_over(&one);
+        let _ = wishes.want(&a);
+        wishes.take(&one);
+        wishes.confirm(&one, &a);
+        wishes.lost(&one, &a);
+        assert_eq!(wishes.take(&one).subscribe, std::slice::from_ref(&a));
+        wishes.confirm(&one, &a);
+        assert!(!wishes.leave(&a));
+        assert_eq!(wishes.take(&one).unsubscribe, [a]);
+    }
+
+    #[test]
+    fn without_a_connection_nothing_piles_up() {
+        let (wishes, a) = (Wishes::default(), channel("a"));
+        for _ in 0..100 {
+            let _ = wishes.want(&a);
+            assert!(wishes.leave(&a));
+        }
+        let state = wishes.0.lock();
+        assert!(state.channels.is_empty() && state.changed.is_empty());
+    }
+}

@@ -14,7 +14,7 @@ use fanwire_node::broker::PublishOptions;
 use fanwire_node::{Broker, Dispatcher};
 use fanwire_redis::Config;
 use server::cluster::Cluster;
-use server::sentinel::Sentinels;
+use server::sentinel::{NAME, Sentinels};
 use server::{Server, free_port};
 use suite::{start, suite, until_up};
 use tokio::time::timeout;
@@ -174,6 +174,32 @@ async fn tls_in_a_cluster() {
     for node in &cluster.nodes {
         assert!(node.calls("fcall").await > 0, "every primary has its channels");
     }
+}
+
+#[tokio::test]
+async fn tls_behind_a_sentinel() {
+    let certificates = Certificates::make();
+    let (port, sentinel_port) = (free_port(), free_port());
+    let options = certificates.options(port);
+    let server = Server::start_with(&options.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    let mut sentinel = Server::prepare("redis-server".as_ref(), free_port(), &[]);
+    let file = sentinel.folder().join("sentinel.conf");
+    let options = certificates.options(sentinel_port);
+    let lines = options
+        .chunks(2)
+        .filter(|pair| pair[0].starts_with("--tls"))
+        .fold(String::new(), |text, pair| text + &format!("{} {}\n", pair[0].trim_start_matches('-'), pair[1]));
+    let monitor = format!("tls-replication yes\nsentinel monitor {NAME} 127.0.0.1 {port} 1\n");
+    std::fs::write(&file, lines + &monitor).expect("written");
+    sentinel.set_config_file(&file);
+    sentinel.run().await;
+    suite(|prefix| Config {
+        urls: vec![format!("rediss+sentinel://127.0.0.1:{sentinel_port}/{NAME}")],
+        prefix: prefix.to_owned(),
+        ..certificates.config()
+    })
+    .await;
+    assert!(server.calls("fcall").await > 0);
 }
 
 /// A certificate authority of its own, with one certificate for servers and one for nodes.

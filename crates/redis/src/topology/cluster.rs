@@ -70,3 +70,39 @@ fn stretch(value: Value, asked: &Arc<str>) -> Option<Stretch> {
     };
     Some(Stretch { first, last, nodes: value.filter_map(node).collect() })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(text: &str) -> Value {
+        Value::BulkString(text.into())
+    }
+
+    fn answer(state: &str, epoch: u64, host: &str, port: i64) -> Answer {
+        let info = format!("cluster_state:{state}\r\ncluster_known_nodes:2\r\ncluster_current_epoch:{epoch}\r\n");
+        let node = |port| Value::Array(vec![text(host), Value::Int(port), text("id"), Value::Array(vec![])]);
+        let stretch = Value::Array(vec![Value::Int(0), Value::Int(16383), node(port), node(port + 1)]);
+        let from = Address { host: "asked".into(), port: 1 };
+        Answer { from, values: vec![text(&info), Value::Array(vec![stretch])] }
+    }
+
+    #[test]
+    fn the_latest_view_of_a_whole_cluster_counts() {
+        let primary = |answers| latest(answers).and_then(|view| view.primary(42)).map(|address| address.to_string());
+        let stale = || answer("ok", 3, "a", 1);
+        assert_eq!(primary(vec![stale(), answer("ok", 5, "b", 2), stale()]).as_deref(), Some("b:2"));
+        assert_eq!(primary(vec![answer("fail", 9, "b", 2), stale()]).as_deref(), Some("a:1"));
+        assert_eq!(primary(vec![answer("fail", 9, "b", 2)]), None);
+        for unknown in ["", "?"] {
+            assert_eq!(primary(vec![answer("ok", 1, unknown, 2)]).as_deref(), Some("asked:2"));
+        }
+    }
+
+    #[test]
+    fn all_nodes_are_known_once() {
+        let view = latest(vec![answer("ok", 1, "a", 1)]).unwrap();
+        let nodes: Vec<_> = view.nodes().iter().map(Address::to_string).collect();
+        assert_eq!(nodes, ["a:1", "a:2"]);
+    }
+}

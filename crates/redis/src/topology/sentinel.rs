@@ -24,3 +24,30 @@ pub(super) fn primary(answers: Vec<Answer>) -> Option<Address> {
     };
     answers.into_iter().filter_map(read).max_by_key(|(epoch, _)| *epoch).map(|(_, address)| address)
 }
+
+#[cfg(test)]
+mod tests {
+    use redis::Value;
+
+    use super::*;
+
+    fn text(text: &str) -> Value {
+        Value::BulkString(text.into())
+    }
+
+    fn answer(port: &str, epoch: &str) -> Answer {
+        let address = Value::Array(vec![text("10.0.0.1"), text(port)]);
+        let about = Value::Map(vec![(text("name"), text("main")), (text("config-epoch"), text(epoch))]);
+        Answer { from: Address { host: "sentinel".into(), port: 1 }, values: vec![address, about] }
+    }
+
+    #[test]
+    fn the_latest_election_counts() {
+        let port = |answers| primary(answers).map(|address| address.port);
+        assert_eq!(port(vec![answer("1", "7"), answer("2", "9"), answer("1", "7")]), Some(2));
+        let unknown =
+            Answer { from: Address { host: "sentinel".into(), port: 1 }, values: vec![Value::Nil, Value::Nil] };
+        assert_eq!(port(vec![unknown, answer("1", "7")]), Some(1));
+        assert_eq!(port(vec![]), None);
+    }
+}
