@@ -18,7 +18,6 @@ use fanwire_node::presence::{Change, Per, PresenceStats};
 use fanwire_redis::Config;
 use futures_util::future::join_all;
 use server::Server;
-use server::cluster::Cluster;
 use tokio::task::LocalSet;
 use tokio::time::{Instant, sleep};
 
@@ -50,34 +49,6 @@ async fn a_dead_node_is_swept_and_its_leaves_are_heard() {
         until_swept(&server, 2).await;
     })
     .await;
-}
-
-#[tokio::test]
-async fn a_dead_node_is_swept_in_every_topology() {
-    let (cluster, servers) = (Cluster::start(3, 0).await, [Server::start().await, Server::start().await]);
-    let urls = servers.iter().map(Server::url).collect();
-    for config in [cluster.config("fanwire"), Config { urls, ..servers[0].config("fanwire") }] {
-        run(async {
-            let rooms: Vec<_> = (0..16).map(|n| channel(&format!("room{n}"))).collect();
-            let (dies, lives, watcher) =
-                (Member::start(&config), Member::start(&config), Watcher::start(&config).await);
-            let mut observers = Vec::new();
-            for room in &rooms {
-                observers.push(watcher.observer(room).await);
-                dies.enter(room, &info("42", "c1"), Per::Connection).await;
-                dies.enter(room, &info("42", "u1"), Per::User).await;
-            }
-            for observer in &mut observers {
-                observer.hears(&["+c1", "+u1"]).await;
-            }
-            drop(dies);
-            for (observer, room) in observers.iter_mut().zip(&rooms) {
-                observer.hears(&["-c1", "-u1"]).await;
-                assert_eq!(lives.presence.stats(room).await, Ok(PresenceStats::default()));
-            }
-        })
-        .await;
-    }
 }
 
 #[tokio::test]
