@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use crate::bench::{Bench, NODES, Setup};
 use crate::figures::say;
 use crate::publisher::Load;
+use crate::subscriber::Subscriber;
 use crate::{long_or, until};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -50,6 +51,9 @@ async fn f17_storm() {
     let setup = Setup { load, recoverable: (clients, 20), plain: (0, 0), on_one: true, ..Setup::default() };
     let mut bench = Bench::start(setup).await;
     let begun = bench.fault_begins().await;
+    // On a busy machine some have tried another node before.
+    let there = |subscriber: &&Subscriber| subscriber.notes(|notes| notes.node == Some(bench.gateways[0].public));
+    let moved = bench.subscribers.iter().filter(there).count();
     bench.kill(0);
     bench.fault_ends();
     let back = |bench: &Bench| -> Vec<Instant> {
@@ -59,11 +63,11 @@ async fn f17_storm() {
         };
         bench.subscribers.iter().filter_map(|subscriber| subscriber.notes(|notes| again(&notes.events))).collect()
     };
-    until(120 * SECOND, "everybody is back", async || back(&bench).len() == clients).await;
+    until(120 * SECOND, "everybody is back", async || back(&bench).len() >= moved).await;
     let mut times = back(&bench);
     times.sort();
-    let after = |share: f64| (times[((clients - 1) as f64 * share) as usize] - begun).as_secs_f64();
-    say(&format!("  half of {clients} are back after {:.2} s, 99 % after {:.2} s", after(0.5), after(0.99)));
+    let after = |share: f64| (times[((moved - 1) as f64 * share) as usize] - begun).as_secs_f64();
+    say(&format!("  half of {moved} are back after {:.2} s, 99 % after {:.2} s", after(0.5), after(0.99)));
     let figures =
         bench.finish(long_or("F17 a node with 8,000 clients killed", "F17 a node with 4,000 clients killed")).await;
     figures.assert_clean();

@@ -31,6 +31,9 @@ struct Entry {
 const MAX_COUNT: usize = 1024;
 const MAX_BYTES: usize = 512 * 1024;
 
+/// The bytes that one publication costs in memory beside its weight, roughly.
+const OVERHEAD: usize = 256;
+
 impl Recent {
     /// The bytes remembered.
     pub(super) fn bytes(&self) -> usize {
@@ -117,6 +120,6 @@ impl Recent {
 impl Entry {
     fn new(publication: &Arc<Publication>, stamp: &Stamp, until: Instant) -> Self {
         let (offset, prev) = (stamp.position.offset, stamp.prev);
-        Self { offset, prev, weight: weight(publication), until, publication: Arc::clone(publication) }
+        Self { offset, prev, weight: weight(publication) + OVERHEAD, until, publication: Arc::clone(publication) }
     }
 }
