@@ -32,12 +32,12 @@ pub struct ClientConfig {
     pub personal_channel: bool,
     /// The largest message taken from a client, in bytes. Default: 65536.
     pub max_message_size: usize,
-    /// The most bytes that may wait for one client; more end its connection (3008). Default: 1048576.
+    /// The most bytes that may wait for one client; more end its connection (3008). A recovery of more than half of it
+    /// fails. Default: 1048576.
     pub queue_size: usize,
     /// The most subscriptions of one client. Default: 128.
     pub max_channels: usize,
-    /// The most publications one history call or recovery returns; a recovery of more bytes than half of `queue_size`
-    /// fails as well. Default: 300.
+    /// The most publications one history call returns. Default: 300.
     pub history_limit: usize,
     /// The longest silence before a client is pinged. Default: 25s.
     #[serde(with = "duration")]
