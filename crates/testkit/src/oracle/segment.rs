@@ -87,10 +87,7 @@ impl<'a> Subscription<'a> {
     pub(super) fn end(mut self, report: &mut Report) {
         report.live += usize::from(self.live);
         if self.told {
-            let needless = self.segment.as_ref().is_some_and(|segment| {
-                let end = self.truth.top().unwrap_or(&segment.at);
-                !self.truth.may_refuse(&segment.at, end, self.rules.recoverable)
-            });
+            let needless = self.truth.top().is_some_and(|top| self.is_needless(top));
             self.tell(needless, report);
         }
         if !self.expected.is_empty() {
@@ -114,9 +111,7 @@ impl<'a> Subscription<'a> {
     fn begin(&mut self, was_recovering: bool, at: &At, report: &mut Report) {
         report.failed_recoveries += usize::from(was_recovering);
         if self.told || was_recovering {
-            let before = self.segment.as_ref().map(|segment| &segment.at);
-            let needless = was_recovering
-                && before.is_some_and(|before| !self.truth.may_refuse(before, at, self.rules.recoverable));
+            let needless = was_recovering && self.is_needless(at);
             self.tell(needless, report);
         }
         self.close(report);
@@ -126,7 +121,8 @@ impl<'a> Subscription<'a> {
     fn recovered(&mut self, at: &At, report: &mut Report) {
         report.recovered += 1;
         if self.told {
-            self.tell(true, report);
+            let needless = self.is_needless(at);
+            self.tell(needless, report);
         }
         match &self.segment {
             // It knows a position from elsewhere.
@@ -165,6 +161,12 @@ impl<'a> Subscription<'a> {
             }),
         }
         segment.at = at.clone();
+    }
+
+    /// Whether it could have gone on from where it stands, in the life of `to`.
+    fn is_needless(&self, to: &At) -> bool {
+        let at = self.segment.as_ref().map(|segment| &segment.at);
+        at.is_some_and(|at| !self.truth.may_refuse(at, to, self.rules.recoverable))
     }
 
     fn tell(&mut self, needless: bool, report: &mut Report) {

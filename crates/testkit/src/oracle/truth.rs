@@ -144,18 +144,27 @@ impl<'a> Truth<'a> {
         known.or_else(|| (before == 0 || before == from || life.contains_key(&before)).then_some(before))
     }
 
-    /// Whether somebody at `from` can be refused a recovery that would have ended at `to`, with at most `most` publications.
+    /// Whether somebody at `from` may have been refused a recovery of at most `most` publications into the life of `to`, at
+    /// some time of the run: the log does not say where the stream ended then.
     pub(super) fn may_refuse(&self, from: &At, to: &At, most: usize) -> bool {
         let trimmed = |at: &&At| at.epoch == from.epoch && at.offset > from.offset;
         from.epoch != to.epoch
             || !self.is_kept(from)
             || self.trimmed.iter().any(trimmed)
-            || match self.step(from, to) {
-                // The last one is not in between.
-                Step::Over(between) => between.len() >= most,
-                Step::Next => most == 0,
-                Step::Elsewhere => false,
+            || self.longest_behind(from) > most
+    }
+
+    /// The most publications that ever followed a position, in any of the stream's futures.
+    fn longest_behind(&self, from: &At) -> usize {
+        let mut steps = HashMap::from([(from.offset, 0)]);
+        let life = self.lives.get(from.epoch.as_str());
+        for offset in life.into_iter().flat_map(|life| life.range(from.offset + 1..)).map(|(offset, _)| *offset) {
+            let prev = self.prev(&from.epoch, offset, from.offset);
+            if let Some(before) = prev.and_then(|prev| steps.get(&prev)).copied() {
+                steps.insert(offset, before + 1);
             }
+        }
+        steps.into_values().max().unwrap_or_default()
     }
 
     /// The publications behind `from` that are kept.
