@@ -84,6 +84,7 @@ impl Hub {
     #[must_use]
     pub(crate) fn lose(&self, channel: &Channel, from: &Position, top: &Position) -> Option<Gap> {
         let channel = self.channels.borrow().get(channel).cloned()?;
+        channel.joining.borrow().iter().for_each(|joining| joining.lose(from, top));
         // A channel that a subscriber's own read has brought further stays there.
         if let Some(at) = channel.position.borrow_mut().as_mut().filter(|at| *at == from) {
             *at = top.clone();
@@ -320,6 +321,8 @@ pub(crate) struct Mark {
 struct Joining {
     held: RefCell<Vec<Arc<Publication>>>,
     overflowed: Cell<bool>,
+    /// From where to where the channel has come without what lies between.
+    lost: RefCell<Option<(Position, Position)>>,
     /// Something was held.
     moved: Notify,
 }
@@ -337,6 +340,19 @@ impl Joining {
         }
         self.moved.notify_one();
     }
+
+    fn lose(&self, from: &Position, top: &Position) {
+        self.held.borrow_mut().clear();
+        *self.lost.borrow_mut() = Some((from.clone(), top.clone()));
+        self.moved.notify_one();
+    }
+
+    fn is_outdated(&self, end: &Position) -> bool {
+        self.lost.borrow().as_ref().is_some_and(|(from, top)| {
+            let behind = end.epoch == top.epoch && end.offset > from.offset.max(top.offset);
+            end != top && !behind
+        })
+    }
 }
 
 /// Holds publications as long as it lives.
@@ -352,15 +368,15 @@ impl JoinGuard {
         (self.channel.position.borrow().as_ref() == Some(end_of(&behind, top))).then_some(behind)
     }
 
+    /// Whether a history that ends at `top` was read before the channel went over something that is lost.
+    pub(crate) fn is_outdated(&self, top: &Position) -> bool {
+        self.joining.is_outdated(top)
+    }
+
     /// Whether the channel stands where the history read up to `top`, with what came behind it, ends: whatever is dispatched
-    /// from then on lies behind both. One without live subscribers that has not seen a publication yet begins there.
+    /// from then on lies behind both.
     pub(crate) fn meets(&self, top: &Position) -> bool {
-        let Some(behind) = self.held_behind(top) else { return false };
-        let mut position = self.channel.position.borrow_mut();
-        if position.is_none() && self.channel.groups.borrow().iter().all(|group| group.entries.is_empty()) {
-            *position = Some(top.clone());
-        }
-        position.as_ref() == Some(end_of(&behind, top))
+        self.behind(top).is_some()
     }
 
     /// Waits until it does, as long as that can be.
@@ -388,7 +404,7 @@ impl JoinGuard {
     }
 
     fn held_behind(&self, top: &Position) -> Option<Vec<Arc<Publication>>> {
-        if self.joining.overflowed.get() {
+        if self.joining.overflowed.get() || self.is_outdated(top) {
             return None;
         }
         let mut offset = top.offset;

@@ -107,16 +107,23 @@ impl Client {
         let since = since.filter(|_| terms.recoverable);
         let max_bytes = node.config().client.queue_size / 2;
         let stream = match hold {
-            Some((retention, hold)) => {
+            Some((retention, mut hold)) => {
                 let from = match (&since, mode) {
                     (None, _) => Start::End,
                     (Some(since), RecoveryMode::Stream) => Start::Behind(since.clone()),
                     (Some(_), RecoveryMode::Cache) => Start::Latest,
                 };
-                let history = node.broker().resume(&channel, Resume { from, retention, max_bytes }).await;
-                let history = history.map_err(|error| node.unavailable(&error))?;
-                self.catch_up(&hold, &history.top).await;
-                Some((history, hold))
+                let resume = Resume { from, retention, max_bytes };
+                // Once, unless something is lost for good at this very moment.
+                loop {
+                    let history = node.broker().resume(&channel, resume.clone()).await;
+                    let history = history.map_err(|error| node.unavailable(&error))?;
+                    self.catch_up(&hold, &history.top).await;
+                    if !hold.is_outdated(&history.top) {
+                        break Some((history, hold));
+                    }
+                    hold = subscription.channel.begin_join();
+                }
             }
             None => None,
         };
@@ -150,7 +157,8 @@ impl Client {
         if hold.meets(top) {
             return;
         }
-        // What was dispatched before the read was answered waits in the mailbox; it may be for subscribers without a position.
+        // What was dispatched before the read was answered waits in the mailbox; it may be for subscribers without a position, or
+        // the word of a loss, which does not concern this one.
         self.worker.barrier().await;
         // What did not was lost on its way: those who miss it are told.
         if let Some(gap) = hold.catch_up(top) {

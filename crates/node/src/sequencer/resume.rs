@@ -174,6 +174,7 @@ impl Sequencer {
             });
             let Some(moved) = moved else { return };
             tokio::select! {
+                biased;
                 () = moved.notified() => {}
                 () = sleep_until(overdue) => {}
             }
