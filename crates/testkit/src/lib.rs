@@ -5,6 +5,7 @@
 //! - [`conformance`]: what every broker and every presence must do
 //! - [`oracle`]: what subscribers saw against what was published
 //! - [`Lan`]: several nodes that hear each other
+//! - [`sim`]: a cluster with everything that can go wrong, as a seed decides
 //! - [`FakeSocket`], [`TokenBook`], [`FaultyBroker`], [`Probe`]: the parts the harness is made of
 
 pub mod conformance;
@@ -13,6 +14,7 @@ pub mod harness;
 mod lan;
 pub mod oracle;
 mod probe;
+pub mod sim;
 mod socket;
 mod tokens;
 pub mod transcript;
