@@ -9,7 +9,7 @@ use fanwire_node::broker::Error;
 use futures_util::future::join_all;
 use parking_lot::Mutex;
 use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind, Value};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::functions::{Call, Function};
 use crate::link::{Asking, Link, Request};
@@ -156,11 +156,11 @@ impl Commands {
                 Refusal::Ask(address) => named = Some((server.to(address), Asking::Yes)),
                 Refusal::Moved(address) => {
                     // Those who come after shall find the way by themselves.
-                    let _ = timeout_at(deadline, self.topology.refresh(server.site)).await;
+                    self.ask_where(server.site).await;
                     named = Some((server.to(address), Asking::No));
                 }
                 Refusal::Down => {
-                    let _ = timeout_at(deadline, self.topology.refresh(server.site)).await;
+                    self.ask_where(server.site).await;
                     sleep(PAUSE).await;
                 }
                 // The same address may lead to another server by now.
@@ -196,11 +196,16 @@ impl Commands {
         if let Some(link) = self.seat(server).lock().await.live() {
             return Ok(Some(link));
         }
-        self.topology.refresh(server.site).await;
+        self.ask_where(server.site).await;
         if !self.topology.map().borrow().servers().contains(server) {
             return Ok(None);
         }
         self.dial(server).await.map(Some)
+    }
+
+    /// Asks where the servers are. Those who should know and are silent must not use up all the time there is.
+    async fn ask_where(&self, site: usize) {
+        let _ = timeout(self.timeout / 3, self.topology.refresh(site)).await;
     }
 
     async fn dial(&self, server: &Server) -> Result<Link, Error> {

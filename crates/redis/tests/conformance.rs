@@ -57,3 +57,12 @@ async fn cluster() {
         assert!(server.calls("fcall").await > 0, "every primary has its channels");
     }
 }
+
+#[tokio::test]
+async fn valkey_cluster() {
+    let cluster = Cluster::start_valkey(3).await;
+    suite(|prefix| cluster.config(prefix)).await;
+    for server in &cluster.nodes {
+        assert!(server.calls("fcall").await > 0, "every primary has its channels");
+    }
+}

@@ -35,7 +35,8 @@ async fn failovers_in_step_are_noticed_by_nobody() {
                 } else {
                     sentinels.servers[old].ask(&["CLIENT", "PAUSE", "20000", "WRITE"]).await;
                     in_step(&sentinels.servers, old).await;
-                    sentinels.sentinels[round % 3].ask(&["SENTINEL", "FAILOVER", NAME]).await;
+                    // A sentinel that is busy with the last one is asked again.
+                    sentinels.sentinels[round % 3].until(&["SENTINEL", "FAILOVER", NAME], |_| true).await;
                 }
                 sentinels.until_another_than(old).await;
                 agreed.push(fault.elapsed());
@@ -45,7 +46,7 @@ async fn failovers_in_step_are_noticed_by_nobody() {
                     // It comes back as what it was.
                     sentinels.servers[old].run().await;
                 } else {
-                    sentinels.servers[old].ask(&["CLIENT", "UNPAUSE"]).await;
+                    sentinels.servers[old].until(&["CLIENT", "UNPAUSE"], |_| true).await;
                 }
                 sleep(Duration::from_secs(1)).await;
                 // The sentinels would tell it better, too, after a while.
@@ -90,6 +91,31 @@ async fn a_failover_that_loses_is_told_to_those_who_saw_more() {
             verdict.print("F12 failover to a replica 1.5 s behind");
             verdict.assert_clean();
             assert!(verdict.report.acked_but_lost > 0 && verdict.report.told > 0, "{}", verdict.report);
+        })
+        .await;
+}
+
+/// The primary is where it was: that nobody can be asked does not matter, not even to who has to connect anew.
+#[tokio::test]
+async fn silent_sentinels_do_not_matter() {
+    LocalSet::new()
+        .run_until(async {
+            let sentinels = Sentinels::start(1).await;
+            let load = Load::start(&sentinels.config("fanwire"), Settle::Always).await;
+            sentinels.sentinels.iter().for_each(|sentinel| sentinel.signal("STOP"));
+            let fault = Instant::now();
+            for kind in ["normal", "pubsub"] {
+                sentinels.servers[0].ask(&["CLIENT", "KILL", "TYPE", kind]).await;
+            }
+            load.until_publishing().await;
+            sleep(Duration::from_secs(1)).await;
+            load.until_up().await;
+            sentinels.sentinels.iter().for_each(|sentinel| sentinel.signal("CONT"));
+            let verdict = load.finish().await;
+            println!("  {}", verdict.times(fault, Instant::now()));
+            verdict.print("connections cut, sentinels silent");
+            verdict.assert_clean();
+            assert_eq!(verdict.report.told, 0);
         })
         .await;
 }

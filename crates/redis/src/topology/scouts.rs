@@ -1,12 +1,13 @@
 //! The connections on which servers are asked where servers are.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use redis::aio::MultiplexedConnection;
 use redis::{Pipeline, RedisResult, Value};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use crate::dial::Dialer;
 use crate::url::Address;
@@ -17,6 +18,9 @@ pub(super) struct Scouts {
     /// What is left of the last question: as many as were asked at most.
     connections: HashMap<Address, MultiplexedConnection>,
 }
+
+/// How long the first answer waits for others, which may know better.
+const GRACE: Duration = Duration::from_millis(200);
 
 /// What a server answered.
 pub(super) struct Answer {
@@ -29,28 +33,28 @@ impl Scouts {
         Self { dialer, connections: HashMap::new() }
     }
 
-    /// Asks all at once, and waits for so many answers, or as long as any may take.
+    /// Asks all at once, and waits for so many answers; once there is one, not much longer for the others.
     pub(super) async fn ask(&mut self, addresses: &[Address], enough: usize, question: &Pipeline) -> Vec<Answer> {
         let Self { dialer, connections } = self;
         let mut old = std::mem::take(connections);
         let ask = |address| {
-            let known = old.remove(address);
-            let answer = timeout(dialer.timeout, answer(dialer, known, address, question));
+            let answer = answer(dialer, old.remove(address), address, question);
             async move { (address, answer.await) }
         };
         let mut asked: FuturesUnordered<_> = addresses.iter().map(ask).collect();
         let mut answers = Vec::new();
-        while let Some((address, answer)) = asked.next().await {
+        let mut end = Instant::now() + dialer.timeout;
+        while let Ok(Some((address, answer))) = timeout_at(end, asked.next()).await {
             match answer {
-                Ok(Ok((connection, values))) => {
+                Ok((connection, values)) => {
                     connections.insert(address.clone(), connection);
+                    end = end.min(Instant::now() + GRACE);
                     answers.push(Answer { from: address.clone(), values });
                     if answers.len() >= enough {
                         break;
                     }
                 }
-                Ok(Err(error)) => tracing::debug!(%address, %error, "cannot be asked where Redis is"),
-                Err(_) => tracing::debug!(%address, "does not answer where Redis is"),
+                Err(error) => tracing::debug!(%address, %error, "cannot be asked where Redis is"),
             }
         }
         answers

@@ -6,7 +6,7 @@ use std::time::Duration;
 use fanwire_redis::Config;
 use tokio::time::sleep;
 
-use super::{Server, free_port, words};
+use super::{Server, free_port, valkey, words};
 
 /// Primaries that divide the slots among them, and replicas.
 pub(crate) struct Cluster {
@@ -22,13 +22,26 @@ impl Cluster {
         Self::start_with(primaries, replicas, Vec::new).await
     }
 
+    /// The same of Valkey servers.
+    pub(crate) async fn start_valkey(primaries: usize) -> Self {
+        let nodes = (0..primaries).map(|_| prepare(&valkey(), &[])).collect();
+        Self::unite(nodes, primaries).await
+    }
+
     /// The same, each node with some more options.
     pub(crate) async fn start_with(
         primaries: usize,
         replicas: usize,
         mut options: impl FnMut() -> Vec<String>,
     ) -> Self {
-        let mut nodes: Vec<_> = (0..primaries + replicas).map(|_| prepare(&options())).collect();
+        let redis = Path::new("redis-server");
+        let nodes = (0..primaries + replicas).map(|_| prepare(redis, &options())).collect();
+        Self::unite(nodes, primaries).await
+    }
+
+    /// Makes one cluster of these nodes, of which the first are the primaries.
+    async fn unite(mut nodes: Vec<Server>, primaries: usize) -> Self {
+        let replicas = nodes.len() - primaries;
         nodes.iter_mut().for_each(Server::spawn);
         for (index, node) in nodes.iter().enumerate() {
             node.until_it_answers().await;
@@ -57,7 +70,7 @@ impl Cluster {
 
     /// Adds a primary without slots; returns its number.
     pub(crate) async fn add(&mut self) -> usize {
-        let mut node = prepare(&[]);
+        let mut node = prepare(Path::new("redis-server"), &[]);
         node.run().await;
         self.meet(&node).await;
         self.nodes.push(node);
@@ -130,11 +143,11 @@ impl Cluster {
     }
 }
 
-fn prepare(more: &[String]) -> Server {
+fn prepare(program: &Path, more: &[String]) -> Server {
     let bus = free_port().to_string();
     let options = ["--cluster-enabled", "yes", "--cluster-port", &bus, "--cluster-node-timeout", "1000", "--save", ""];
     let options: Vec<_> = options.into_iter().chain(more.iter().map(String::as_str)).collect();
-    Server::prepare(Path::new("redis-server"), free_port(), &options)
+    Server::prepare(program, free_port(), &options)
 }
 
 async fn id(node: &Server) -> String {

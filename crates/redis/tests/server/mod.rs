@@ -36,11 +36,7 @@ impl Server {
 
     /// Starts a Valkey server that keeps nothing on disk.
     pub(crate) async fn start_valkey() -> Self {
-        let installed = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.test/valkey/valkey-server");
-        let program = if installed.exists() { installed.as_path() } else { Path::new("valkey-server") };
-        let found = Command::new(program).arg("--version").stdout(Stdio::null()).status().is_ok();
-        assert!(found, "there is no valkey-server: `./test tools` installs one");
-        Self::prepare(program, free_port(), &["--save", "", "--appendonly", "no"]).started().await
+        Self::prepare(&valkey(), free_port(), &["--save", "", "--appendonly", "no"]).started().await
     }
 
     /// A server that does not run yet.
@@ -172,6 +168,15 @@ impl Drop for Server {
         }
         let _ = std::fs::remove_dir_all(&self.folder);
     }
+}
+
+/// The program.
+pub(crate) fn valkey() -> PathBuf {
+    let installed = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.test/valkey/valkey-server");
+    let program = if installed.exists() { installed } else { "valkey-server".into() };
+    let found = Command::new(&program).arg("--version").stdout(Stdio::null()).status().is_ok();
+    assert!(found, "there is no valkey-server: `./test tools` installs one");
+    program
 }
 
 /// A port nobody listens on.

@@ -77,7 +77,8 @@ impl Sentinels {
         let primary_port = self.servers[primary].port().to_string();
         let line = format!("master_port:{primary_port}\r\n");
         for (_, server) in self.servers.iter().enumerate().filter(|(number, _)| *number != primary) {
-            server.ask(&["REPLICAOF", "127.0.0.1", &primary_port]).await;
+            // Sentinels that are at it, too, cut connections.
+            server.until(&["REPLICAOF", "127.0.0.1", &primary_port], |_| true).await;
             let in_step = |info: &str| info.contains(&line) && info.contains("master_link_status:up");
             server.until(&["INFO", "replication"], in_step).await;
         }
