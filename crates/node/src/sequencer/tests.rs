@@ -11,6 +11,7 @@ use super::*;
 use crate::MemoryBroker;
 use crate::mailbox::Letter;
 
+mod model;
 mod resume;
 
 /// A sequencer over a stream of `1..=top` in which the first `gone` are not kept any more.
