@@ -182,7 +182,7 @@ impl Bench {
     pub(crate) async fn restless(&self, restless: bool) {
         self.manners.restless(restless);
         if !restless {
-            until(PATIENCE, "everybody is subscribed", async || self.subscribers.iter().all(Subscriber::is_live)).await;
+            self.until_all(PATIENCE, "subscribed", Subscriber::is_live).await;
         }
     }
 
@@ -202,24 +202,22 @@ impl Bench {
             let of_channel = sent.iter().filter(|sent| sent.published.channel == channel);
             of_channel.map(|sent| sent.published.pub_id).max()
         };
+        self.until_all(limit, "neither deaf nor dead", |subscriber| {
+            let last = last(&subscriber.channel);
+            subscriber.notes(|notes| notes.dead.is_none() && notes.last >= last)
+        })
+        .await;
+    }
+
+    /// Waits until something is true of every subscriber, and says of whom it is not.
+    async fn until_all(&self, limit: Duration, what: &str, is_true: impl Fn(&Subscriber) -> bool) {
         let end = Instant::now() + limit;
-        let deaf = || {
-            let behind = self.subscribers.iter().filter(|subscriber| {
-                let last = last(&subscriber.channel);
-                subscriber.notes(|notes| notes.dead.is_some() || notes.last < last)
-            });
-            behind.collect::<Vec<_>>()
-        };
-        while !deaf().is_empty() && Instant::now() < end {
+        let others = || self.subscribers.iter().filter(|subscriber| !is_true(subscriber));
+        while others().next().is_some() && Instant::now() < end {
             sleep(Duration::from_millis(10)).await;
         }
-        let deaf = deaf().into_iter().map(|subscriber| {
-            let state =
-                subscriber.notes(|notes| (notes.node, notes.dead.clone(), notes.last, notes.events.last().cloned()));
-            format!("\n  {} on {}: {state:?}", subscriber.name, subscriber.channel)
-        });
-        let deaf: String = deaf.collect();
-        assert!(deaf.is_empty(), "deaf or dead {limit:?} after the last publication:{deaf}");
+        let others: String = others().map(|subscriber| format!("\n  {}", subscriber.state())).collect();
+        assert!(others.is_empty(), "not {what} within {limit:?}:{others}");
     }
 
     /// Lets the load run on for a moment, stops it, and judges what everybody saw.

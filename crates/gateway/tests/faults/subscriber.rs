@@ -87,6 +87,17 @@ impl Subscriber {
         look(&self.notes.lock())
     }
 
+    /// How it is, for whoever has to find out what is wrong.
+    pub(crate) fn state(&self) -> String {
+        let Self { name, channel, .. } = self;
+        self.notes(|Notes { events, last, node, dead }| {
+            let now = Instant::now();
+            let ago = |(at, event): &(Instant, Event)| format!("{:?} ago {event:?}", now - *at);
+            let latest: Vec<_> = events.iter().rev().take(4).map(ago).collect();
+            format!("{name} on {channel}: at {node:?}, last {last:?}, dead {dead:?}, {latest:?}")
+        })
+    }
+
     /// Tells it to leave, and waits until it has.
     pub(crate) async fn stop(mut self) -> (String, String, Notes) {
         self.leave.send_replace(true);
@@ -257,7 +268,8 @@ impl Client {
             Reply { push: Some(Push { publication: Some(publication), .. }), .. } if self.live => {
                 self.publication(&publication);
             }
-            Reply { push: Some(Push { unsubscribe: Some(Unsubscribed { code }), .. }), .. } => {
+            // It may cross the client's own request to begin anew, and then is about the subscription before: SDKs pass over it.
+            Reply { push: Some(Push { unsubscribe: Some(Unsubscribed { code }), .. }), .. } if self.live => {
                 self.ended(Event::Unsubscribed { code });
                 if code < 2500 {
                     self.give_up(format!("unsubscribed: {code}"));
