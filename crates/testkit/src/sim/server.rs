@@ -1,17 +1,21 @@
 //! A server that brokers meet at, in memory: streams, subscribers' connections, and the ways between it and each node.
 
+mod state;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fanwire_node::broker::{Error, History, HistoryQuery, Order, PublishOptions, Published};
+use fanwire_node::broker::{Error, History, HistoryQuery, PublishOptions, Published};
 use fanwire_wire::cluster::Control;
-use fanwire_wire::{Broadcast, Channel, Epoch, Position, Publication, Stamp};
+use fanwire_wire::{Broadcast, Channel, Position, Publication};
 use fastrand::Rng;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use state::{Connection, Disk, Running, State};
 
 /// A server in memory. Clones are the same one.
 ///
@@ -24,51 +28,6 @@ struct Shared {
     state: Mutex<State>,
     /// Something changed that requests or receivers may wait for.
     changed: Notify,
-}
-
-struct State {
-    rng: Rng,
-    running: Running,
-    /// Numbers the lives of the server.
-    incarnation: u64,
-    disk: Disk,
-    snapshot: Option<Disk>,
-    /// Everything that ever was in a stream, whatever became of it.
-    minted: Vec<Arc<Publication>>,
-    /// Applied by a server that hung until the one who asked had given up.
-    late: Vec<Request>,
-    ways: Vec<Way>,
-    /// When the last request of each node arrives: they do not overtake each other.
-    arrivals: Vec<Instant>,
-    connections: BTreeMap<u64, Connection>,
-    last_connection: u64,
-    jumps: bool,
-}
-
-type Request = Box<dyn FnOnce(&mut State) + Send>;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Running {
-    Yes,
-    /// Takes requests and answers none.
-    Paused,
-    No,
-}
-
-/// What survives a restart.
-#[derive(Clone, Default)]
-struct Disk {
-    streams: BTreeMap<Channel, Stream>,
-    results: BTreeMap<(Channel, Arc<str>), Published>,
-}
-
-#[derive(Clone)]
-struct Stream {
-    top: Position,
-    /// The incarnation that wrote last.
-    writer: u64,
-    /// With the time at which each is over.
-    entries: VecDeque<(Instant, Arc<Publication>)>,
 }
 
 /// How a restarted server remembers.
@@ -116,21 +75,8 @@ pub(super) enum Push {
     Heartbeat,
 }
 
-struct Connection {
-    node: usize,
-    /// The node's name for itself.
-    name: String,
-    channels: BTreeSet<Channel>,
-    /// In the order in which they arrive.
-    pushes: VecDeque<(Instant, Push)>,
-    pushed: Arc<Notify>,
-}
-
 /// How long a request may wait for its answer.
 const TIMEOUT: Duration = Duration::from_secs(1);
-
-/// The pushes that wait in one connection before the server gives it up.
-const OUTPUT_BUFFER: usize = 4096;
 
 impl Server {
     /// Starts an empty server with good ways to so many nodes.
@@ -402,110 +348,6 @@ impl Server {
             !state.ways[node].partitioned && state.incarnation == run && state.running == Running::Yes
         };
         if arrives { Ok(answer) } else { lost().await }
-    }
-}
-
-impl State {
-    fn delay(&mut self, node: usize) -> Duration {
-        let most = self.ways[node].delay.as_micros() as u64;
-        Duration::from_micros(self.rng.u64(0..=most))
-    }
-
-    fn publish(&mut self, mut publication: Publication, options: PublishOptions) -> Published {
-        let key = options.idempotency_key.map(|key| (publication.channel.clone(), key));
-        if let Some(known) = key.as_ref().and_then(|key| self.disk.results.get(key)) {
-            return known.clone();
-        }
-        publication.stamp = None;
-        if let Some(retention) = options.history {
-            let (incarnation, jumps) = (self.incarnation, self.jumps);
-            let stream = self.stream(&publication.channel);
-            let prev = stream.top.offset;
-            // Nothing of an earlier life may be minted again.
-            let jump = if jumps && stream.writer != incarnation { incarnation << 20 } else { 0 };
-            stream.top.offset = (prev + 1).max(jump);
-            stream.writer = incarnation;
-            publication.stamp = Some(Stamp { position: stream.top.clone(), prev });
-            let publication = Arc::new(publication.clone());
-            stream.entries.push_back((Instant::now() + retention.ttl, Arc::clone(&publication)));
-            while stream.entries.len() > retention.size {
-                stream.entries.pop_front();
-            }
-            self.minted.push(publication);
-        }
-        let published = Published { position: publication.stamp.as_ref().map(|stamp| stamp.position.clone()) };
-        if let Some(key) = key {
-            self.disk.results.insert(key, published.clone());
-        }
-        let channel = publication.channel.clone();
-        self.push(&channel, &Push::Broadcast(Broadcast::Publication(Arc::new(publication))));
-        published
-    }
-
-    fn push(&mut self, channel: &Channel, push: &Push) {
-        let wanted = self.connections.iter().filter(|(_, connection)| connection.channels.contains(channel));
-        let wanted: Vec<u64> = wanted.map(|(id, _)| *id).collect();
-        wanted.into_iter().for_each(|connection| self.push_to(connection, push));
-    }
-
-    fn push_to(&mut self, id: u64, push: &Push) {
-        let Some(node) = self.connections.get(&id).map(|connection| connection.node) else { return };
-        let way = self.ways[node];
-        if way.mute || self.rng.f64() < way.lost {
-            return;
-        }
-        let mut due = Instant::now() + self.delay(node);
-        // Without a stamp nobody could tell: there the order of the connection has to do.
-        let stamped =
-            matches!(push, Push::Broadcast(Broadcast::Publication(publication)) if publication.stamp.is_some());
-        let again = (stamped && self.rng.f64() < way.doubled).then(|| due + self.delay(node) * 3);
-        let overtaken = stamped && self.rng.f64() < way.overtaken;
-        let Some(connection) = self.connections.get_mut(&id) else { return };
-        if overtaken {
-            due += way.delay * 2;
-        } else if let Some((last, _)) = connection.pushes.back() {
-            due = due.max(*last);
-        }
-        for due in [Some(due), again].into_iter().flatten() {
-            let place = connection.pushes.partition_point(|(other, _)| *other <= due);
-            connection.pushes.insert(place, (due, push.clone()));
-        }
-        connection.pushed.notify_one();
-        if connection.pushes.len() > OUTPUT_BUFFER {
-            self.connections.remove(&id);
-        }
-    }
-
-    /// Finds a stream, or begins it.
-    fn stream(&mut self, channel: &Channel) -> &mut Stream {
-        let (rng, incarnation) = (&mut self.rng, self.incarnation);
-        let stream = self.disk.streams.entry(channel.clone()).or_insert_with(|| Stream {
-            top: Position { epoch: Epoch::from(&*format!("{:08x}", rng.u32(..))), offset: 0 },
-            writer: incarnation,
-            entries: VecDeque::new(),
-        });
-        let now = Instant::now();
-        while stream.entries.front().is_some_and(|(until, _)| *until <= now) {
-            stream.entries.pop_front();
-        }
-        stream
-    }
-}
-
-impl Stream {
-    fn read(&self, query: &HistoryQuery) -> History {
-        let offset = |publication: &Publication| publication.stamp.as_ref().map_or(0, |stamp| stamp.position.offset);
-        let wanted = |publication: &&Arc<Publication>| match (query.order, query.since) {
-            (_, None) => true,
-            (Order::Forward, Some(since)) => offset(publication) > since,
-            (Order::Reverse, Some(since)) => offset(publication) < since,
-        };
-        let all = self.entries.iter().map(|(_, publication)| publication);
-        let publications = match query.order {
-            Order::Forward => all.filter(wanted).take(query.limit).cloned().collect(),
-            Order::Reverse => all.rev().filter(wanted).take(query.limit).cloned().collect(),
-        };
-        History { publications, top: self.top.clone() }
     }
 }
 
