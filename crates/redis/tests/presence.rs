@@ -240,7 +240,7 @@ async fn restarts_are_heard_by_nobody_but_who_left_meanwhile_leaves() {
             server.run().await;
             until_counted(&one.presence, &room, PresenceStats { clients: 1, users: 1 }).await;
             // The watcher's own subscription has to come back before it hears.
-            sleep(RENEWAL * 8).await;
+            watcher.until_up().await;
             one.presence.remove(&room, "stays").await.expect("removed");
             within("the last leave", async {
                 while !observer.heard.contains(&"-stays".to_owned()) {

@@ -75,6 +75,7 @@ async fn a_failover_that_loses_changes_is_heard_by_nobody() {
         // Longer than a dead node would have been let live.
         sleep(RENEWAL * 8).await;
         observer.hears(&[]).await;
+        watcher.until_up().await;
         one.presence.remove(&room, "stays").await.expect("removed");
         observer.hears(&["-stays"]).await;
     })
@@ -106,6 +107,7 @@ async fn a_slot_that_moves_takes_presence_along() {
         until_named(&one, &room, &["one", "three"]).await;
         // The watcher's subscription has moved, too: what was announced meanwhile it may have missed.
         sleep(RENEWAL * 8).await;
+        watcher.until_up().await;
         observer.rest().await;
         observer.heard.clear();
         one.presence.remove(&room, "one").await.expect("removed");

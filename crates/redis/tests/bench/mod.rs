@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use fanwire_node::presence::{Per, PresenceStats};
 use fanwire_node::{Dispatcher, Namespace, Permission, Presence};
-use fanwire_redis::{Config, Redis, RedisPresence};
+use fanwire_redis::{Config, Health, Redis, RedisPresence};
 use fanwire_testkit::harness::open_config;
 use fanwire_testkit::{FakeClient, Harness};
 use fanwire_wire::{Channel, ClientInfo};
@@ -35,6 +35,7 @@ impl Member {
 /// A node with subscribers that hear joins and leaves.
 pub(crate) struct Watcher {
     pub(crate) harness: Harness,
+    health: Health,
 }
 
 impl Watcher {
@@ -43,13 +44,19 @@ impl Watcher {
         let Redis { broker, presence, health } = start(config, Arc::clone(&dispatcher));
         let quiet = Namespace { subscribe: Permission::Anyone, join_leave: true, ..Namespace::default() };
         let harness = Harness::with_presence(open_config(quiet), dispatcher, Box::new(broker), Box::new(presence));
+        let watcher = Self { harness, health };
+        watcher.until_up().await;
+        watcher
+    }
+
+    /// Waits until everything it is subscribed to arrives (again).
+    pub(crate) async fn until_up(&self) {
         within("Redis carries", async {
-            while !health.is_up() {
+            while !self.health.is_up() {
                 sleep(Duration::from_millis(5)).await;
             }
         })
         .await;
-        Self { harness }
     }
 
     pub(crate) async fn observer(&self, room: &Channel) -> Observer {
