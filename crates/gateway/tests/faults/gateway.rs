@@ -96,12 +96,7 @@ impl Gateway {
     /// The sum of a metric over its labels, of those that contain `label`.
     pub(crate) async fn metric(&self, name: &str, label: &str) -> f64 {
         let (_, text) = Http::new(self.ops).get("/metrics").await.expect("metrics");
-        let samples = text.lines().filter_map(|line| {
-            let rest = line.strip_prefix(name)?;
-            let (labels, value) = rest.rsplit_once(' ')?;
-            ((labels.is_empty() || labels.starts_with('{')) && labels.contains(label)).then_some(value)
-        });
-        samples.map(|value| value.parse::<f64>().expect("a number")).sum()
+        sum(&text, name, |labels| labels.contains(label))
     }
 
     /// Calls a method of the control plane.
@@ -168,10 +163,28 @@ fn address(line: &str) -> Option<(String, SocketAddr)> {
     Some((name.to_owned(), address.trim().strip_prefix("http://")?.parse().ok()?))
 }
 
+/// Sums a metric over its labels, of those that are wanted.
+fn sum(text: &str, name: &str, wanted: impl Fn(&str) -> bool) -> f64 {
+    let samples = text.lines().filter_map(|line| {
+        let rest = line.strip_prefix(name)?;
+        let (labels, value) = rest.rsplit_once(' ')?;
+        ((labels.is_empty() || labels.starts_with('{')) && wanted(labels)).then_some(value)
+    });
+    samples.map(|value| value.parse::<f64>().expect("a number")).sum()
+}
+
 /// Notes each change of state, and the time of the last answer.
 async fn watch(ops: SocketAddr, states: Arc<Mutex<Vec<(Instant, State)>>>) {
     let mut http = Http::new(ops);
+    let mut given_up = None;
     loop {
+        // A connection that is given up and replaced between two looks at the health shows in the counter alone.
+        if let Ok(Ok((_, text))) = timeout(Duration::from_secs(1), http.get("/metrics")).await {
+            let count = sum(&text, "fanwire_redis_reconnects_total", |labels| !labels.contains("\"connect\""));
+            if given_up.replace(count).is_some_and(|before| before < count) {
+                note(&mut states.lock(), State::NotReady);
+            }
+        }
         let answer = timeout(Duration::from_secs(1), http.get("/health/ready")).await;
         let ready = answer.is_ok_and(|answer| answer.is_ok_and(|(_, body)| body.contains("\"status\":\"ready\"")));
         let state = if ready { State::Ready } else { State::NotReady };
