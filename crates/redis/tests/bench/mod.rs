@@ -17,7 +17,7 @@ pub(crate) const RENEWAL: Duration = Duration::from_millis(200);
 /// A node of which only the presence matters. Dropped, it is gone without a word.
 pub(crate) struct Member {
     pub(crate) presence: RedisPresence,
-    _rest: (fanwire_redis::RedisBroker, fanwire_redis::Health),
+    _rest: (fanwire_redis::RedisBroker, Health),
 }
 
 impl Member {
