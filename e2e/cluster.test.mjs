@@ -120,7 +120,10 @@ describe('three gateways on one Redis server', () => {
     } finally {
       redis.signal('SIGCONT');
     }
-    await until('the node is ready', async () => (await health(gateway)).status === 'ready');
+    // All of them: the next test asks every node.
+    for (const each of gateways) {
+      await until('the node is ready', async () => (await health(each)).status === 'ready');
+    }
     await gateway.publish('chat:stopped', 2);
   });
 
