@@ -1,7 +1,7 @@
 //! The node's [`Authorizer`] by tokens.
 
 use bytes::Bytes;
-use fanwire_node::authorizer::{AuthError, Authorizer, Grant, Identity, Overrides, SubscriptionToken};
+use fanwire_node::authorizer::{AuthError, Authorizer, Grant, Identity, SubscriptionToken};
 use fanwire_node::clock;
 use fanwire_wire::{Channel, Payload, PayloadKind};
 use futures_util::FutureExt;
@@ -44,12 +44,11 @@ fn subscription(verifier: &Verifier, token: &str) -> Result<SubscriptionToken, A
 }
 
 fn grant(terms: crate::Grant, expire_at: Option<u64>) -> Result<Grant, AuthError> {
-    let crate::Overrides { presence, join_leave, force_join_leave, recovery, positioning } = terms.overrides;
     Ok(Grant {
         expire_at,
         info: terms.info.map(json).transpose()?,
         data: terms.data.map(json).transpose()?,
-        overrides: Overrides { presence, join_leave, force_join_leave, recovery, positioning },
+        overrides: terms.overrides,
     })
 }
 

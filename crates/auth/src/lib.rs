@@ -17,5 +17,6 @@ mod token;
 mod verifier;
 
 pub use config::{Config, Error, Mistake, Secret};
-pub use token::{ConnectionToken, Grant, Overrides, Reason, SubscriptionToken, TokenError};
+pub use fanwire_wire::Overrides;
+pub use token::{ConnectionToken, Grant, Reason, SubscriptionToken, TokenError};
 pub use verifier::{LEEWAY, MAX_TOKEN_SIZE, Verifier};

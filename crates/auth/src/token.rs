@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use fanwire_wire::Overrides;
 
 use crate::verifier::MAX_TOKEN_SIZE;
 
@@ -49,21 +50,6 @@ pub struct Grant {
     pub data: Option<Bytes>,
     /// Deviations from the options of the channel's namespace.
     pub overrides: Overrides,
-}
-
-/// Deviations from a namespace's options, for one subscription; `None` leaves the option as it is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Overrides {
-    /// `presence`: whether the subscriber is listed in presence.
-    pub presence: Option<bool>,
-    /// `join_leave`: whether its joining and leaving is announced.
-    pub join_leave: Option<bool>,
-    /// `force_push_join_leave`: whether it receives joins and leaves without asking.
-    pub force_join_leave: Option<bool>,
-    /// `force_recovery`: whether the subscription is recoverable.
-    pub recovery: Option<bool>,
-    /// `force_positioning`: whether the subscription has a position.
-    pub positioning: Option<bool>,
 }
 
 /// Why a token grants nothing.
