@@ -32,47 +32,40 @@ impl Node {
     pub(super) async fn begin(&self, command: Command) -> Vec<Receiver<()>> {
         match command {
             Command::Subscribe { selection, channel, grant, since } => {
-                self.post_workers(move |worker| {
-                    for client in selected(&selection, worker) {
-                        let (channel, grant, since) = (channel.clone(), grant.clone(), since.clone());
-                        tokio::task::spawn_local(async move {
-                            match client.subscribe_by_server(channel, grant, since).await {
-                                Err(Failure::Disconnect(disconnect)) => client.close(disconnect),
-                                Err(Failure::Refusal(refusal)) => {
-                                    tracing::warn!(client = client.id(), %refusal, "server-side subscription failed");
-                                }
-                                Ok(()) => {}
+                let subscribe = move |client: Rc<Client>| {
+                    let (channel, grant, since) = (channel.clone(), grant.clone(), since.clone());
+                    tokio::task::spawn_local(async move {
+                        match client.subscribe_by_server(channel, grant, since).await {
+                            Err(Failure::Disconnect(disconnect)) => client.close(disconnect),
+                            Err(Failure::Refusal(refusal)) => {
+                                tracing::warn!(client = client.id(), %refusal, "server-side subscription failed");
                             }
-                        });
-                    }
-                })
-                .await
+                            Ok(()) => {}
+                        }
+                    });
+                };
+                self.post_clients(selection, subscribe).await
             }
             Command::Unsubscribe { selection, channel } => {
-                self.post_workers(move |worker| {
-                    for client in selected(&selection, worker) {
-                        client.unsubscribe_by_server(&channel, Unsubscribe::Server);
-                    }
-                })
-                .await
+                let unsubscribe = move |client: Rc<Client>| client.unsubscribe_by_server(&channel, Unsubscribe::Server);
+                self.post_clients(selection, unsubscribe).await
             }
             Command::Disconnect { selection, disconnect } => {
-                self.post_workers(move |worker| {
-                    for client in selected(&selection, worker) {
-                        client.close(disconnect.clone());
-                    }
-                })
-                .await
+                self.post_clients(selection, move |client| client.close(disconnect.clone())).await
             }
             Command::Refresh { selection, expire_at } => {
-                self.post_workers(move |worker| {
-                    for client in selected(&selection, worker) {
-                        client.set_term_and_tell(expire_at);
-                    }
-                })
-                .await
+                self.post_clients(selection, move |client| client.set_term_and_tell(expire_at)).await
             }
         }
+    }
+
+    /// Posts `act` to every worker, for each of its clients that are selected.
+    async fn post_clients(
+        &self,
+        selection: Selection,
+        act: impl Fn(Rc<Client>) + Clone + Send + 'static,
+    ) -> Vec<Receiver<()>> {
+        self.post_workers(move |worker| selected(&selection, worker).into_iter().for_each(&act)).await
     }
 
     /// The first of this node's channels with names of a form.
