@@ -1,10 +1,11 @@
 //! One unbroken sequence per channel, whatever the way from the broker does.
 
+mod memory;
 mod metrics;
 mod recent;
 mod resume;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::Dispatcher;
 use crate::broker::{Error, History, HistoryQuery, Order, Retention};
+use memory::Memory;
 use metrics::Metrics;
 use recent::Recent;
 use resume::Flight;
@@ -50,15 +52,10 @@ pub enum Comparison {
     Routine,
 }
 
-#[derive(Default)]
 struct Tracks {
     channels: HashMap<Channel, Track>,
     lives: u64,
-    /// The bytes remembered of all channels.
-    bytes: usize,
-    /// The channels of which something is remembered, by their age in it.
-    ages: BTreeMap<u64, Channel>,
-    next_age: u64,
+    memory: Memory,
 }
 
 /// Where a channel stands.
@@ -76,7 +73,8 @@ struct Track {
     /// What the channel keeps; known once a subscriber has asked where to go on.
     retention: Option<Retention>,
     recent: Recent,
-    /// Its place in [`Tracks::ages`].
+    /// Its bytes in the account of [`Memory`], and its place there.
+    counted: usize,
     age: Option<u64>,
     /// `recent` was of use since it got that place.
     used: bool,
@@ -103,9 +101,6 @@ const MAX_READS: usize = 64;
 /// The publications of one read.
 const PAGE: usize = 512;
 
-/// The most bytes remembered of all channels; over it the channel goes that was of no use for longest.
-const MAX_REMEMBERED: usize = 64 * 1024 * 1024;
-
 /// The most publications held during one read; with more there is another read.
 const MAX_HELD: usize = 1024;
 
@@ -116,13 +111,14 @@ impl Sequencer {
     /// Makes the sequencer of the node that owns `dispatcher`.
     #[must_use]
     pub fn new(dispatcher: Arc<Dispatcher>, read: ReadHistory) -> Arc<Self> {
+        let (metrics, remembered) = (Metrics::new(), metrics::recent_bytes());
         Arc::new(Self {
             dispatcher,
             read,
-            tracks: Mutex::default(),
+            tracks: Mutex::new(Tracks { channels: HashMap::new(), lives: 0, memory: Memory::new(remembered) }),
             repairs: Semaphore::new(MAX_READS),
             flights: Semaphore::new(MAX_READS),
-            metrics: Metrics::new(),
+            metrics,
         })
     }
 
@@ -139,9 +135,8 @@ impl Sequencer {
     /// Forgets a channel that the broker delivers no more.
     pub fn forget(&self, channel: &Channel) {
         let mut tracks = self.tracks.lock();
-        if let Some(track) = tracks.channels.remove(channel) {
-            tracks.bytes -= track.recent.bytes();
-            track.age.map(|age| tracks.ages.remove(&age));
+        if let Some(mut track) = tracks.channels.remove(channel) {
+            tracks.memory.release(&mut track);
         }
     }
 
@@ -149,25 +144,22 @@ impl Sequencer {
     /// have been removed meanwhile. What was published without a position is lost.
     pub fn interrupted(&self, concerned: impl Fn(&Channel) -> bool) {
         let mut tracks = self.tracks.lock();
-        let Tracks { channels, bytes, ages, .. } = &mut *tracks;
+        let Tracks { channels, memory, .. } = &mut *tracks;
         let mut plain = 0;
         for (_, track) in channels.iter_mut().filter(|(channel, _)| concerned(channel)) {
             plain += u64::from(track.at.is_none());
-            *bytes -= track.recent.bytes();
-            track.recent.clear();
-            track.age.take().map(|age| ages.remove(&age));
+            memory.release(track);
         }
         self.metrics.interrupted.increment(plain);
-        self.metrics.recent_bytes.set(*bytes as f64);
     }
 
     /// Drops what is remembered of a channel: its history was removed.
     pub fn clear(&self, channel: &Channel) {
         let mut tracks = self.tracks.lock();
-        let Some(track) = tracks.channels.get_mut(channel) else { return };
-        let before = track.recent.bytes();
-        track.recent.clear();
-        self.account(&mut tracks, channel, before);
+        let Tracks { channels, memory, .. } = &mut *tracks;
+        if let Some(track) = channels.get_mut(channel) {
+            memory.release(track);
+        }
     }
 
     /// Takes what the broker delivered: dispatches it, drops it if it was dispatched before, or repairs the gap before it.
@@ -175,16 +167,17 @@ impl Sequencer {
     /// What carries no stamp passes through; beside a running repair it may overtake what is being read.
     pub fn accept(self: &Arc<Self>, broadcast: &Broadcast) {
         let mut tracks = self.tracks.lock();
-        let Some(track) = tracks.channels.get_mut(broadcast.channel()) else { return };
+        let Tracks { channels, memory, .. } = &mut *tracks;
+        let Some(track) = channels.get_mut(broadcast.channel()) else { return };
         match broadcast {
             Broadcast::Publication(publication) if publication.stamp.is_some() => {
-                let before = track.recent.bytes();
                 if let Some(held) = &mut track.repair {
                     held.push(publication);
                 } else if let Next::Broken = self.advance(track, publication) {
                     self.repair(broadcast.channel(), track);
                 }
-                self.account(&mut tracks, broadcast.channel(), before);
+                memory.settle(broadcast.channel(), track);
+                memory.shrink(channels);
             }
             _ => self.dispatcher.dispatch(broadcast),
         }
@@ -253,13 +246,14 @@ impl Sequencer {
     /// Dispatches what was read, then what arrived meanwhile. Ends the repair unless there is more to read.
     fn merge(&self, channel: &Channel, life: u64, from: &Position, history: History) {
         let mut tracks = self.tracks.lock();
-        let Some(track) = tracks.channels.get_mut(channel).filter(|track| track.life == life) else { return };
-        let before = track.recent.bytes();
+        let Tracks { channels, memory, .. } = &mut *tracks;
+        let Some(track) = channels.get_mut(channel).filter(|track| track.life == life) else { return };
         self.apply(track, channel, from, history);
         if let Some(flight) = &track.flight {
             flight.moved.notify_one();
         }
-        self.account(&mut tracks, channel, before);
+        memory.settle(channel, track);
+        memory.shrink(channels);
     }
 
     fn apply(&self, track: &mut Track, channel: &Channel, from: &Position, history: History) {
@@ -308,45 +302,6 @@ impl Sequencer {
             }
         }
         next
-    }
-
-    /// Counts what is remembered of a channel, `before` bytes until a moment ago, and forgets others where it is too much.
-    fn account(&self, tracks: &mut Tracks, channel: &Channel, before: usize) {
-        let Some(track) = tracks.channels.get_mut(channel) else { return };
-        let bytes = track.recent.bytes();
-        if bytes == before {
-            return;
-        }
-        tracks.bytes = tracks.bytes + bytes - before;
-        if track.age.is_none() {
-            tracks.put_last(channel);
-        }
-        while tracks.bytes > MAX_REMEMBERED && tracks.forget_oldest() {}
-        self.metrics.recent_bytes.set(tracks.bytes as f64);
-    }
-}
-
-impl Tracks {
-    fn put_last(&mut self, channel: &Channel) {
-        let Some(track) = self.channels.get_mut(channel) else { return };
-        (track.age, track.used) = (Some(self.next_age), false);
-        self.ages.insert(self.next_age, channel.clone());
-        self.next_age += 1;
-    }
-
-    /// Drops what is remembered of the oldest channel, unless it was of use: then it becomes the youngest. False if there is
-    /// nothing to drop.
-    fn forget_oldest(&mut self) -> bool {
-        let Some((_, channel)) = self.ages.pop_first() else { return false };
-        let Some(track) = self.channels.get_mut(&channel) else { return true };
-        if track.used {
-            self.put_last(&channel);
-        } else {
-            self.bytes -= track.recent.bytes();
-            track.recent.clear();
-            track.age = None;
-        }
-        true
     }
 }
 

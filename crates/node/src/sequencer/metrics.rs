@@ -10,7 +10,6 @@ pub(super) struct Metrics {
     pub(super) from_memory: Counter,
     pub(super) from_broker: Counter,
     pub(super) reads: Counter,
-    pub(super) recent_bytes: Gauge,
 }
 
 impl Metrics {
@@ -36,7 +35,11 @@ impl Metrics {
             from_memory: resumed("memory"),
             from_broker: resumed("broker"),
             reads: counter!("fanwire_resume_reads_total"),
-            recent_bytes: gauge!("fanwire_recent_bytes"),
         }
     }
+}
+
+/// The gauge of what is remembered of all channels.
+pub(super) fn recent_bytes() -> Gauge {
+    gauge!("fanwire_recent_bytes")
 }

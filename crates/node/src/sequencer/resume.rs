@@ -8,7 +8,7 @@ use fanwire_wire::{Channel, Epoch, Position, Publication};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::{Comparison, PAGE, Sequencer, Track};
+use super::{Comparison, PAGE, Sequencer, Track, Tracks};
 use crate::broker::{Error, History, HistoryQuery, Order, Resume, Start, weight};
 
 /// A read of a channel's stream that is under way, for all who wait for it.
@@ -184,7 +184,8 @@ impl Sequencer {
     /// Answers all who wait, but for those who came too late for this read: theirs is the next one.
     fn land(self: &Arc<Self>, channel: &Channel, life: u64, read: Result<Option<Window>, Error>) {
         let mut tracks = self.tracks.lock();
-        let Some(track) = tracks.channels.get_mut(channel).filter(|track| track.life == life) else { return };
+        let Tracks { channels, memory, .. } = &mut *tracks;
+        let Some(track) = channels.get_mut(channel).filter(|track| track.life == life) else { return };
         let Some(Flight { mut waiting, .. }) = track.flight.take() else { return };
         let window = match read {
             Ok(window) => window,
@@ -194,7 +195,6 @@ impl Sequencer {
                 return;
             }
         };
-        let bytes = track.recent.bytes();
         if let (Some(window), Some(at), Some(retention)) = (&window, &track.at, track.retention) {
             // Whether the channel keeps something is better known now.
             track.recent.expire(Instant::now());
@@ -217,7 +217,8 @@ impl Sequencer {
         if !late.is_empty() {
             self.take_off(channel, track, late);
         }
-        self.account(&mut tracks, channel, bytes);
+        memory.settle(channel, track);
+        memory.shrink(channels);
     }
 
     fn with_track<T>(&self, channel: &Channel, life: u64, work: impl FnOnce(&mut Track) -> Option<T>) -> Option<T> {

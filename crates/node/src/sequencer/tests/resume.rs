@@ -1,8 +1,11 @@
+use ::metrics::with_local_recorder;
 use futures_util::FutureExt;
 use futures_util::future::join_all;
+use metrics_exporter_prometheus::PrometheusBuilder;
 
 use super::*;
 use crate::broker::{Resume, Start};
+use crate::sequencer::memory::MAX_REMEMBERED;
 
 const MAX_BYTES: usize = 1 << 20;
 
@@ -244,11 +247,14 @@ fn what_lies_before_a_loss_leads_nowhere() {
 
 #[test]
 fn memory_is_bounded() {
-    paused(async {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let metrics = recorder.handle();
+    let bench = async {
         let dispatcher = Dispatcher::new(1);
         let broker = MemoryBroker::new(Arc::clone(&dispatcher));
         let empty = |_, _| async { Ok(History { publications: Vec::new(), top: position(0) }) }.boxed();
         let sequencer = Sequencer::new(Arc::clone(&dispatcher), Box::new(empty));
+        let shown = |bytes| metrics.render().contains(&format!("fanwire_recent_bytes {bytes}\n"));
         let big: bytes::Bytes = vec![b'1'; 100_000].into();
         let channels: Vec<_> = (0..300).map(|n| Channel::new(&format!("c{n}")).unwrap()).collect();
         for channel in &channels {
@@ -264,9 +270,11 @@ fn memory_is_bounded() {
                 sequencer.accept(&Broadcast::Publication(Arc::new(publication)));
             }
             let tracks = sequencer.tracks.lock();
-            assert!(tracks.bytes <= MAX_REMEMBERED);
-            assert_eq!(tracks.bytes, tracks.channels.values().map(|track| track.recent.bytes()).sum::<usize>());
-            assert_eq!(tracks.ages.len(), tracks.channels.values().filter(|track| track.age.is_some()).count());
+            assert!(tracks.memory.bytes <= MAX_REMEMBERED);
+            assert_eq!(tracks.memory.bytes, tracks.channels.values().map(|track| track.recent.bytes()).sum::<usize>());
+            let aged = tracks.channels.values().filter(|track| track.age.is_some()).count();
+            assert_eq!(tracks.memory.ages.len(), aged);
+            assert!(shown(tracks.memory.bytes));
         }
         let remembered = |channel| {
             let request = request(behind(8));
@@ -275,8 +283,10 @@ fn memory_is_bounded() {
         assert!(remembered(&channels[299]) && !remembered(&channels[0]), "the oldest went");
         channels.iter().for_each(|channel| sequencer.forget(channel));
         let tracks = sequencer.tracks.lock();
-        assert_eq!((tracks.bytes, tracks.ages.len(), tracks.channels.len()), (0, 0, 0));
-    });
+        assert_eq!((tracks.memory.bytes, tracks.memory.ages.len(), tracks.channels.len()), (0, 0, 0));
+        assert!(shown(0));
+    };
+    with_local_recorder(&recorder, || paused(bench));
 }
 
 /// What happens to a channel.
