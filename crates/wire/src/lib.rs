@@ -2,7 +2,7 @@
 //!
 //! No tokio, no IO and no clock: everything here is a value or a function from values to bytes.
 //!
-//! - [`Channel`], [`Position`], [`Publication`], [`Broadcast`]: what travels
+//! - [`Channel`], [`Pattern`], [`Position`], [`Publication`], [`Broadcast`]: what travels
 //! - [`Payload`]: application data, kept as the bytes and the kind it came in
 //! - [`Message`] (bytes in) and [`frame`] (finished socket bytes out)
 //! - [`cluster`]: what nodes tell each other
@@ -15,6 +15,7 @@ mod disconnect;
 pub mod frame;
 mod grant;
 mod message;
+pub mod pattern;
 mod payload;
 mod position;
 mod publication;
@@ -24,6 +25,7 @@ pub use channel::{Channel, InvalidChannel};
 pub use disconnect::Disconnect;
 pub use grant::{Grant, Overrides, Selection};
 pub use message::Message;
+pub use pattern::Pattern;
 pub use payload::{NotJson, Payload, PayloadKind};
 pub use position::{Epoch, Position};
 pub use publication::{Broadcast, ClientInfo, Publication, Stamp};

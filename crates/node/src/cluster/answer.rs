@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use fanwire_wire::cluster::{Answer, ChannelList, Command, Question};
+use fanwire_wire::pattern::matches;
 use fanwire_wire::{Channel, Selection, Unsubscribe};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, join_all, ready};
@@ -89,45 +90,4 @@ fn selected(selection: &Selection, worker: &Worker) -> Vec<Rc<Client>> {
         client.is_somebody() && only.as_ref().is_none_or(|only| *only == id) && !except.contains(&id)
     };
     worker.clients_of(user).into_iter().filter(wanted).collect()
-}
-
-/// Whether `name` has the form of `pattern`: its pieces between the stars, in their order.
-fn matches(pattern: &str, name: &str) -> bool {
-    let Some((head, rest)) = pattern.split_once('*') else { return pattern == name };
-    let Some(mut name) = name.strip_prefix(head) else { return false };
-    let (middle, tail) = rest.rsplit_once('*').unwrap_or(("", rest));
-    for piece in middle.split('*') {
-        // The first place is as good as any: it leaves the most for what follows.
-        let Some(at) = name.find(piece) else { return false };
-        name = &name[at + piece.len()..];
-    }
-    name.ends_with(tail)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::matches;
-
-    #[test]
-    fn patterns() {
-        for (pattern, name) in [
-            ("*", "anything"),
-            ("**", "anything"),
-            ("chat:*", "chat:"),
-            ("chat:*", "chat:1"),
-            ("*:1", "chat:1"),
-            ("a*c*e", "abcde"),
-            ("a*b*b", "abb"),
-            ("a*b*b", "abbab"),
-            ("chat", "chat"),
-            ("c?t", "c?t"),
-        ] {
-            assert!(matches(pattern, name), "{pattern} {name}");
-        }
-        for (pattern, name) in
-            [("chat:*", "chat"), ("*:1", "chat:12"), ("a*a", "a"), ("a*b*b", "ab"), ("chat", "chats"), ("c?t", "cat")]
-        {
-            assert!(!matches(pattern, name), "{pattern} {name}");
-        }
-    }
 }
