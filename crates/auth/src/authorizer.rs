@@ -31,6 +31,7 @@ fn identity(verifier: &Verifier, token: &str) -> Result<Identity, AuthError> {
         expire_at: token.expire_at,
         info: token.info.map(json).transpose()?,
         subscriptions: subscriptions.collect::<Result<_, AuthError>>()?,
+        capabilities: token.capabilities,
     })
 }
 

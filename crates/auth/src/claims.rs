@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
+use fanwire_node::{Action, Capability};
+use fanwire_wire::Pattern;
 use serde::Deserialize;
 use serde_json::{Number, value::RawValue};
 
@@ -87,6 +89,33 @@ impl<'a> Object<'a> {
         let subs = self.get_or_null::<BTreeMap<String, Object<'a>>>("subs")?.unwrap_or_default();
         subs.into_iter().map(|(channel, terms)| Ok((channel, terms.grant()?))).collect()
     }
+
+    /// The claim `caps`: what may be done in which channels.
+    pub(crate) fn capabilities(&self) -> Result<Vec<Capability>, Reason> {
+        let caps = self.get_or_null::<Vec<Object<'a>>>("caps")?.unwrap_or_default();
+        let capabilities = caps.iter().map(Object::capability).collect::<Result<Vec<_>, _>>()?;
+        let patterns: usize = capabilities.iter().map(|capability| capability.channels.len()).sum();
+        if patterns > MAX_PATTERNS {
+            return Err(Reason::Claim("caps"));
+        }
+        Ok(capabilities)
+    }
+
+    fn capability(&self) -> Result<Capability, Reason> {
+        let wrong = || Reason::Claim("caps");
+        // A member that is not known may narrow what is granted.
+        if self.0.keys().any(|name| !["channels", "allow", "exp"].contains(&&**name)) {
+            return Err(wrong());
+        }
+        let list = |name| self.get::<Vec<String>>(name).ok().flatten().ok_or_else(wrong);
+        let pattern = |text: &String| Pattern::new(text).map_err(|_| wrong());
+        let action = |name: &String| Action::ALL.into_iter().find(|action| action.name() == name).ok_or_else(wrong);
+        Ok(Capability {
+            channels: list("channels")?.iter().map(pattern).collect::<Result<_, _>>()?,
+            actions: list("allow")?.iter().map(action).collect::<Result<_, _>>()?,
+            expire_at: self.time("exp").map_err(|_| wrong())?,
+        })
+    }
 }
 
 /// The claim `aud`.
@@ -110,6 +139,9 @@ impl Audience {
 fn on_one_line(json: &RawValue) -> Bytes {
     json.get().bytes().filter(|byte| !matches!(byte, b'\n' | b'\r')).collect()
 }
+
+/// The most patterns in one token: each is looked at whenever the client does something that its namespace does not permit.
+const MAX_PATTERNS: usize = 100;
 
 /// The end of the year 9999. What is later is a mistake, most often milliseconds, and would never expire.
 const LATEST_TIME: u64 = 253_402_300_799;

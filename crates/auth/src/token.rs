@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use fanwire_node::Capability;
 use fanwire_wire::Overrides;
 
 use crate::verifier::MAX_TOKEN_SIZE;
@@ -22,6 +23,8 @@ pub struct ConnectionToken {
     pub channels: Vec<String>,
     /// More of those, each with its terms.
     pub subscriptions: BTreeMap<String, Grant>,
+    /// What the client may do, in channels named by their form.
+    pub capabilities: Vec<Capability>,
     /// JSON about the connection that clients never see.
     pub meta: Option<Bytes>,
 }

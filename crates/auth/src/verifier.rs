@@ -50,6 +50,7 @@ impl Verifier {
             info: claims.payload("info", "b64info")?,
             channels: claims.get_or_null("channels")?.unwrap_or_default(),
             subscriptions: claims.subscriptions()?,
+            capabilities: claims.capabilities()?,
             meta: claims.json("meta")?,
         };
         Ok(ConnectionToken { expire_at: self.admit(&claims, now)?, ..verified })

@@ -7,6 +7,8 @@ use fanwire_wire::Channel;
 pub use fanwire_wire::{Grant, Overrides};
 use futures_util::future::BoxFuture;
 
+use crate::Capability;
+
 /// Turns tokens into identities and grants.
 ///
 /// What needs no token (anonymous clients, the rules of namespaces) is decided by the node itself.
@@ -30,6 +32,8 @@ pub struct Identity {
     pub info: Option<Bytes>,
     /// Channels the client is subscribed to by the server.
     pub subscriptions: Vec<(Channel, Grant)>,
+    /// What it may do beside what namespaces permit to everyone.
+    pub capabilities: Vec<Capability>,
 }
 
 /// What a verified subscription token says.

@@ -5,6 +5,7 @@
 //! - [`Node`]: what workers and control plane share; [`Worker`]: one thread and the connections it owns
 //! - [`Client`]: the core's end of one connection, with what a session may ask for
 //! - [`Protocol`], [`Session`], [`Encoder`]: what a client protocol implements
+//! - [`Capability`]: what a token permits beside the namespaces
 //! - [`Broker`], [`Presence`], [`Authorizer`]: what the node leans on; [`MemoryBroker`] and [`MemoryPresence`] for one node
 //! - [`Socket`]: what a transport implements
 //! - `cluster`: the other nodes, what they are told and asked
@@ -14,6 +15,7 @@
 
 pub mod authorizer;
 pub mod broker;
+pub mod capability;
 mod client;
 pub mod clock;
 mod cluster;
@@ -39,6 +41,7 @@ mod worker;
 
 pub use authorizer::Authorizer;
 pub use broker::Broker;
+pub use capability::{Action, Capability};
 pub use client::{
     Client, ClientGuard, ConnectRequest, Connected, Failure, HistoryRequest, Recovery, ServerSide, SubscribeRequest,
     Subscribed,

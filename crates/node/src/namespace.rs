@@ -79,7 +79,7 @@ pub enum Permission {
     Authenticated,
     /// A client that is subscribed to the channel; for everything but subscribing.
     Subscriber,
-    /// A client with a token for this channel; elsewhere the same as `subscriber` with such a token.
+    /// A client with a token or a capability for this channel; elsewhere the same as `subscriber` with such a token.
     Token,
     /// No client, not even with a token; the server may still subscribe it.
     Nobody,

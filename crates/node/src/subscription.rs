@@ -79,6 +79,8 @@ pub(crate) enum Origin {
     Client,
     /// The client, by a token.
     Token,
+    /// The client, by a capability of its connection token.
+    Capability,
     /// The server.
     Server,
 }

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use fanwire_node::Authorizer;
 use fanwire_node::authorizer::{AuthError, Grant, Identity, Overrides, SubscriptionToken};
-use fanwire_node::clock;
-use fanwire_wire::Channel;
+use fanwire_node::{Action, Capability, clock};
+use fanwire_wire::{Channel, Pattern};
 use futures_util::future::{BoxFuture, ready};
 
 /// An authorizer for tests. A token says in words what it grants:
@@ -16,6 +16,8 @@ use futures_util::future::{BoxFuture, ready};
 /// option       = ";exp=" seconds             ends so many seconds from now
 ///              / ";info=" json               what other clients see (connection: conn_info, subscription: chan_info)
 ///              / ";subs=" channel *("," channel)                            connection only: server-side subscriptions
+///              / ";cap=" action *("," action) "@" pattern *("," pattern) ["!" seconds]
+///                                             connection only, any number: a capability, perhaps with an end of its own
 ///              / ";data=" json               subscription only: for the subscriber itself
 ///              / ";presence=" bool / ";join_leave=" bool / ";force_join_leave=" bool
 ///              / ";recovery=" bool / ";positioning=" bool                   subscription only: overrides
@@ -48,10 +50,25 @@ fn connection(token: &str) -> Result<Identity, AuthError> {
                     identity.subscriptions.push((channel, Grant::default()));
                 }
             }
+            ("cap", text) => identity.capabilities.push(capability(text)?),
             (name, _) => return Err(invalid(name)),
         }
     }
     Ok(identity)
+}
+
+fn capability(text: &str) -> Result<Capability, AuthError> {
+    let (text, end) = text.split_once('!').map_or((text, None), |(text, end)| (text, Some(end)));
+    let (actions, channels) = text.split_once('@').ok_or_else(|| invalid(text))?;
+    let action = |name| Action::ALL.into_iter().find(|action| action.name() == name).ok_or_else(|| invalid(name));
+    Ok(Capability {
+        channels: channels
+            .split(',')
+            .map(|pattern| Pattern::new(pattern).map_err(|error| invalid(&error.to_string())))
+            .collect::<Result<_, _>>()?,
+        actions: actions.split(',').map(action).collect::<Result<_, _>>()?,
+        expire_at: end.map(seconds_from_now).transpose()?,
+    })
 }
 
 fn subscription(token: &str) -> Result<SubscriptionToken, AuthError> {

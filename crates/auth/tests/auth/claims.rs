@@ -1,6 +1,8 @@
 //! What the claims say, and what they must not say.
 
 use fanwire_auth::{Config, ConnectionToken, Grant, LEEWAY, Overrides, Reason, SubscriptionToken, TokenError};
+use fanwire_node::{Action, Capability};
+use fanwire_wire::Pattern;
 
 use crate::support::*;
 
@@ -24,6 +26,8 @@ fn a_connection_token_in_full() {
                 "chat:1": {"info": [1.50], "b64data": "AAEC", "override": {"presence": {"value": true}}},
                 "chat:2": {}
             },
+            "caps": [{"channels": ["chat:*", "$vip:*"], "allow": ["subscribe", "publish"]},
+                     {"channels": ["*"], "allow": ["presence", "history"], "exp": 1800000100.5}],
             "meta": {"ip": "x"}, "unknown": [null]
         }"##,
     );
@@ -45,6 +49,18 @@ fn a_connection_token_in_full() {
         info: Some(r#"{"name": "Ada",                     "text": "a\nb"}"#.into()),
         channels: vec!["news".into(), "#42".into()],
         subscriptions: subscriptions.into(),
+        capabilities: vec![
+            Capability {
+                channels: vec![Pattern::new("chat:*").unwrap(), Pattern::new("$vip:*").unwrap()],
+                actions: vec![Action::Subscribe, Action::Publish],
+                expire_at: None,
+            },
+            Capability {
+                channels: vec![Pattern::new("*").unwrap()],
+                actions: vec![Action::Presence, Action::History],
+                expire_at: Some(1_800_000_100),
+            },
+        ],
         meta: Some(r#"{"ip": "x"}"#.into()),
     };
     assert_eq!(verified, Ok(expected));
@@ -82,7 +98,7 @@ fn what_is_absent_or_adds_nothing() {
     for claims in [
         "{}",
         r#"{"sub":""}"#,
-        r#"{"info":null,"b64info":null,"channels":null,"subs":null,"meta":null,"channel":null}"#,
+        r#"{"info":null,"b64info":null,"channels":null,"subs":null,"caps":null,"meta":null,"channel":null}"#,
         r#"{"b64info":"","channels":[],"subs":{},"channel":""}"#,
         r#"{"sub":"7","sub":""}"#,
     ] {
@@ -166,6 +182,21 @@ fn wrong_types_are_refused() {
         (r#"{"subs":{"news":[]}}"#, "subs"),
         (r#"{"subs":{"news":{"b64data":"?"}}}"#, "b64data"),
         (r#"{"subs":{"news":{"override":true}}}"#, "override"),
+        (r#"{"caps":{}}"#, "caps"),
+        (r#"{"caps":["chat:*"]}"#, "caps"),
+        (r#"{"caps":[null]}"#, "caps"),
+        (r#"{"caps":[{}]}"#, "caps"),
+        (r#"{"caps":[{"channels":["a"]}]}"#, "caps"),
+        (r#"{"caps":[{"allow":["publish"]}]}"#, "caps"),
+        (r#"{"caps":[{"channels":"a","allow":["publish"]}]}"#, "caps"),
+        (r#"{"caps":[{"channels":["a"],"allow":"publish"}]}"#, "caps"),
+        (r#"{"caps":[{"channels":["a"],"allow":["administer"]}]}"#, "caps"),
+        (r#"{"caps":[{"channels":["a"],"allow":["Publish"]}]}"#, "caps"),
+        (r#"{"caps":[{"channels":["a b"],"allow":["publish"]}]}"#, "caps"),
+        (r#"{"caps":[{"channels":[""],"allow":["publish"]}]}"#, "caps"),
+        (r#"{"caps":[{"channels":["a"],"allow":["publish"],"exp":null}]}"#, "caps"),
+        (r#"{"caps":[{"channels":["a"],"allow":["publish"],"exp":"1"}]}"#, "caps"),
+        (r#"{"caps":[{"channels":["a"],"allow":["publish"],"only_on":"Mondays"}]}"#, "caps"),
         (r#"{"channel":7}"#, "channel"),
     ] {
         assert_eq!(connection(claims), Err(invalid(Reason::Claim(name))), "{claims}");
@@ -187,6 +218,16 @@ fn wrong_types_are_refused() {
     ] {
         assert_eq!(subscription(claims), Err(invalid(Reason::Claim(name))), "{claims}");
     }
+}
+
+#[test]
+fn patterns_are_bounded() {
+    let caps = |patterns: usize| {
+        let channels = vec![r#""a*""#; patterns].join(",");
+        connection(&format!(r#"{{"caps":[{{"channels":["b"],"allow":[]}},{{"channels":[{channels}],"allow":[]}}]}}"#))
+    };
+    assert_eq!(caps(99).expect("a hundred are fine").capabilities.len(), 2);
+    assert_eq!(caps(100), Err(invalid(Reason::Claim("caps"))));
 }
 
 /// A permission for one channel, perhaps without a user, is not an identity.

@@ -176,7 +176,8 @@ impl Client {
         let mut subscribed = Subscribed {
             recoverable: subscription.terms.recoverable,
             positioned: subscription.terms.positioned,
-            ttl: grant.expire_at.map(clock::seconds_until),
+            // A capability is renewed with its connection token: whoever was told of its end here would ask for another kind.
+            ttl: grant.expire_at.filter(|_| subscription.terms.origin != Origin::Capability).map(clock::seconds_until),
             data: grant.data,
             ..Subscribed::default()
         };

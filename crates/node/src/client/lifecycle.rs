@@ -11,7 +11,6 @@ use fanwire_wire::{Channel, Disconnect, Position, Refusal};
 use super::join::{Prepared, Wanted};
 use super::{Client, Failure, Status, Subscribed, Timers};
 use crate::authorizer::{AuthError, Grant, Identity};
-use crate::clock;
 use crate::metrics;
 use crate::outlet::{Outlet, Socket};
 use crate::protocol::{Event, Session};
@@ -43,7 +42,7 @@ pub enum ServerSide {
 pub struct Connected {
     /// Its id.
     pub client: String,
-    /// The seconds until its term ends; `None` for never.
+    /// The seconds until it needs a new token: its term, or the first of its capabilities, ends; `None` for never.
     pub ttl: Option<u32>,
     /// The seconds between pings.
     pub ping: u32,
@@ -74,6 +73,7 @@ impl Client {
             status: Cell::new(Status::Opened),
             user: RefCell::new(worker.nobody()),
             info: RefCell::default(),
+            capabilities: RefCell::default(),
             subscriptions: RefCell::default(),
             farewells: RefCell::default(),
             ended: RefCell::default(),
@@ -119,6 +119,7 @@ impl Client {
         self.status.set(Status::Welcomed);
         *self.user.borrow_mut() = Arc::clone(&identity.user);
         *self.info.borrow_mut() = identity.info.map(Box::new);
+        *self.capabilities.borrow_mut() = identity.capabilities.into();
         self.worker.add_user(&identity.user, self.outlet.key.get());
 
         let granted = personal.map(|channel| (channel, Grant::default())).into_iter().chain(identity.subscriptions);
@@ -144,11 +145,12 @@ impl Client {
         let spread = (self.outlet.key.get() % 256) * (interval / 2) / 256;
         self.timers.next_ping.set(self.worker.second() + interval - spread);
         self.schedule();
-        let ttl = identity.expire_at.map(clock::seconds_until);
+        let ttl = self.ttl(identity.expire_at);
         Ok(Connected { client: self.id(), ttl, ping: interval, subscriptions })
     }
 
-    /// Renews the connection's term with a new token of the same user; returns the seconds left, `None` for ever.
+    /// Renews the connection's term and capabilities with a new token of the same user; returns the seconds left until the
+    /// next, `None` for ever. Subscriptions that only a capability permitted go on as far as the new ones permit them.
     ///
     /// # Errors
     ///
@@ -162,9 +164,11 @@ impl Client {
             Err(AuthError::Unavailable(reason)) => return Err(unavailable(&reason)),
             Ok(_) | Err(AuthError::Invalid(_)) => return Err(Disconnect::InvalidToken.into()),
         };
+        *self.capabilities.borrow_mut() = identity.capabilities.into();
+        self.renew_subscriptions();
         self.set_term(identity.expire_at);
         self.schedule();
-        Ok(identity.expire_at.map(clock::seconds_until))
+        Ok(self.ttl(identity.expire_at))
     }
 
     /// Sets the connection's term from outside and tells the client.
@@ -174,7 +178,7 @@ impl Client {
         }
         self.set_term(expire_at);
         self.schedule();
-        self.tell(&Event::Refreshed { ttl: expire_at.map(clock::seconds_until) });
+        self.tell(&Event::Refreshed { ttl: self.ttl(expire_at) });
     }
 
     /// Takes the answer to a ping.

@@ -15,10 +15,10 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use fanwire_wire::{Channel, ClientInfo, Disconnect, Message, Refusal};
 
-use crate::Worker;
 use crate::outlet::Outlet;
 use crate::protocol::{Event, Session};
 use crate::subscription::Subscription;
+use crate::{Capability, Worker};
 
 pub use lifecycle::{ClientGuard, ConnectRequest, Connected, ServerSide};
 pub use requests::HistoryRequest;
@@ -37,6 +37,8 @@ pub struct Client {
     /// Who it is, once connected.
     user: RefCell<Arc<str>>,
     info: RefCell<Option<Box<Bytes>>>,
+    /// What it may do beside what namespaces permit to everyone.
+    capabilities: RefCell<Box<[Capability]>>,
     subscriptions: RefCell<Vec<Rc<Subscription>>>,
     /// Those that ended and that other clients may still see.
     farewells: RefCell<Vec<Rc<Subscription>>>,

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use fanwire_wire::{Channel, ClientInfo, Payload, Position, Refusal};
 
 use super::Client;
-use crate::Namespace;
 use crate::broker::{History, HistoryQuery, Order, Published};
 use crate::node::Publish;
 use crate::presence::PresenceStats;
+use crate::{Action, Namespace};
 
 /// Which part of a stream a client wants.
 #[derive(Clone, Debug, Default)]
@@ -33,7 +33,7 @@ impl Client {
     /// Codes 100, 102, 103 and 107.
     pub async fn publish(self: &Rc<Self>, channel: &str, payload: Payload) -> Result<Published, Refusal> {
         let (channel, namespace) = self.resolve(channel)?;
-        self.permit(&channel, namespace.publish)?;
+        self.permit(Action::Publish, &channel, namespace.publish)?;
         let subscription = self.subscription(&channel);
         let info = Some(self.client_info(subscription.as_deref()));
         self.worker.node().publish(Publish { info, ..Publish::new(channel, payload) }).await
@@ -70,13 +70,13 @@ impl Client {
     /// Codes 100, 102, 103, 107, 108, and 112 if the position belongs to another life of the stream.
     pub async fn history(self: &Rc<Self>, channel: &str, request: HistoryRequest) -> Result<History, Refusal> {
         let (channel, namespace) = self.resolve(channel)?;
-        self.permit(&channel, namespace.history_read)?;
+        self.permit(Action::History, &channel, namespace.history_read)?;
         self.worker.node().history(&channel, request).await
     }
 
     fn see_presence(&self, channel: &str) -> Result<Channel, Refusal> {
         let (channel, namespace) = self.resolve(channel)?;
-        self.permit(&channel, namespace.presence_read)?;
+        self.permit(Action::Presence, &channel, namespace.presence_read)?;
         Ok(channel)
     }
 

@@ -1,11 +1,15 @@
 //! What a client may do.
 
-use fanwire_wire::{Channel, Disconnect, Refusal};
+use std::rc::Rc;
+
+use fanwire_wire::{Channel, Disconnect, Refusal, Unsubscribe};
 
 use super::{Client, Failure};
 use crate::authorizer::{AuthError, Grant, SubscriptionToken};
+use crate::capability::{self, Permit};
 use crate::namespace::Permission;
-use crate::subscription::Origin;
+use crate::subscription::{Origin, Subscription};
+use crate::{Action, clock};
 
 impl Client {
     /// Finds the right by which the client may subscribe.
@@ -30,7 +34,11 @@ impl Client {
                     Permission::Authenticated => !user.is_empty(),
                     Permission::Subscriber | Permission::Token | Permission::Nobody => false,
                 });
-        if allowed { Ok((Origin::Client, Grant::default())) } else { Err(Refusal::PermissionDenied.into()) }
+        if allowed {
+            return Ok((Origin::Client, Grant::default()));
+        }
+        let permit = self.capability(Action::Subscribe, channel).ok_or(Refusal::PermissionDenied)?;
+        Ok((Origin::Capability, Grant { expire_at: permit.expire_at, ..Grant::default() }))
     }
 
     /// Reads a subscription token of this client for `channel`.
@@ -55,8 +63,8 @@ impl Client {
         }
     }
 
-    /// Checks a right. Channels that not everyone may enter are open to their subscribers at most.
-    pub(super) fn permit(&self, channel: &Channel, permission: Permission) -> Result<(), Refusal> {
+    /// Checks a right. Channels that not everyone may enter are open to their subscribers at most, and to those with a capability.
+    pub(super) fn permit(&self, action: Action, channel: &Channel, permission: Permission) -> Result<(), Refusal> {
         let closed = channel.is_private() || channel.users().is_some();
         let permission = match permission {
             Permission::Anyone | Permission::Authenticated if closed => Permission::Subscriber,
@@ -70,7 +78,32 @@ impl Client {
                 Permission::Subscriber => subscription().is_some(),
                 Permission::Token => subscription().is_some_and(|found| found.terms.origin == Origin::Token),
                 Permission::Nobody => false,
-            };
+            }
+            || permission != Permission::Nobody && self.capability(action, channel).is_some();
         if permitted { Ok(()) } else { Err(Refusal::PermissionDenied) }
+    }
+
+    /// Gives the subscriptions by capability their new ends.
+    pub(super) fn renew_subscriptions(self: &Rc<Self>) {
+        let by_capability = |subscription: &&Rc<Subscription>| subscription.terms.origin == Origin::Capability;
+        let concerned: Vec<_> = self.subscriptions.borrow().iter().filter(by_capability).cloned().collect();
+        for subscription in concerned {
+            match self.capability(Action::Subscribe, &subscription.channel.name) {
+                Some(permit) => subscription.expires.set(self.worker.second_of(permit.expire_at)),
+                None => self.end_subscription(&subscription, Unsubscribe::Server),
+            }
+        }
+    }
+
+    /// The seconds until the client needs a new token, for its term or for the first capability that ends.
+    pub(super) fn ttl(&self, expire_at: Option<u64>) -> Option<u32> {
+        let capabilities = self.capabilities.borrow();
+        let ends = capabilities.iter().filter_map(|capability| capability.expire_at);
+        ends.chain(expire_at).min().map(clock::seconds_until)
+    }
+
+    /// Whether a capability permits an action, and until when.
+    fn capability(&self, action: Action, channel: &Channel) -> Option<Permit> {
+        capability::find(&self.capabilities.borrow(), action, channel, clock::unix_ms() / 1000)
     }
 }
