@@ -7,6 +7,10 @@ use redis::{Cmd, Script};
 
 const SOURCE: &str = concat!(include_str!("functions.lua"), include_str!("presence/functions.lua"));
 
+/// The library's name on the server, and how its functions' names begin. Nodes of two versions use a server side by side, so
+/// whoever changes what a function does changes the number.
+const NAME: &str = "fanwire_3";
+
 /// How many functions there are.
 const COUNT: usize = 10;
 
@@ -63,18 +67,7 @@ impl Function {
 
     /// Its name on the server.
     fn name(self) -> &'static str {
-        match self {
-            Self::Publish => "fanwire_3_publish",
-            Self::PublishOnce => "fanwire_3_publish_once",
-            Self::History => "fanwire_3_history",
-            Self::PresenceAdd => "fanwire_3_presence_add",
-            Self::PresenceRemove => "fanwire_3_presence_remove",
-            Self::PresenceEnter => "fanwire_3_presence_enter",
-            Self::PresenceCheck => "fanwire_3_presence_check",
-            Self::PresenceCondemn => "fanwire_3_presence_condemn",
-            Self::PresenceRenew => "fanwire_3_presence_renew",
-            Self::PresenceClaim => "fanwire_3_presence_claim",
-        }
+        &NAMES[self as usize]
     }
 
     /// The text of the same as a script.
@@ -115,12 +108,15 @@ pub(crate) fn library() -> &'static str {
 }
 
 static LIBRARY: LazyLock<String> = LazyLock::new(|| {
-    let mut text = format!("#!lua name=fanwire_3\n{SOURCE}");
+    let mut text = format!("#!lua name={NAME}\n{SOURCE}");
     for function in Function::ALL {
         text.push_str(&format!("redis.register_function('{}', {})\n", function.name(), function.local_name()));
     }
     text
 });
+
+static NAMES: LazyLock<[String; COUNT]> =
+    LazyLock::new(|| Function::ALL.map(|function| format!("{NAME}_{}", function.local_name())));
 
 /// Known by their hashes.
 static SCRIPTS: LazyLock<[Script; COUNT]> =
