@@ -214,9 +214,10 @@ impl Commands {
         if let Some(link) = seat.live() {
             return Ok(link);
         }
-        if let Some((at, error)) = seat.failed.take_if(|(at, _)| at.elapsed() < PAUSE) {
-            seat.failed = Some((at, error.clone()));
-            return Err(error);
+        if let Some((at, error)) = &seat.failed
+            && at.elapsed() < PAUSE
+        {
+            return Err(error.clone());
         }
         seat.link = None;
         match Link::connect(&self.topology, server).await {
