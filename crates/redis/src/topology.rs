@@ -59,10 +59,9 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// The one that this one names. A node that does not know its own address leaves the host out.
-    pub(crate) fn to(&self, Address { host, port }: Address) -> Self {
-        let host = if host.is_empty() || &*host == "?" { Arc::clone(&self.address.host) } else { host };
-        Self { site: self.site, address: Address { host, port } }
+    /// The one that this one names.
+    pub(crate) fn to(&self, address: Address) -> Self {
+        Self { site: self.site, address: address.said_by(&self.address) }
     }
 }
 

@@ -97,6 +97,12 @@ impl Address {
         let (host, port) = text.rsplit_once(':')?;
         Some(Self { host: host.trim_matches(['[', ']']).into(), port: port.parse().ok()? })
     }
+
+    /// As `speaker` means it: a node that does not know its own address leaves the host to who reached it.
+    pub(crate) fn said_by(self, speaker: &Self) -> Self {
+        let unknown = self.host.is_empty() || &*self.host == "?";
+        if unknown { Self { host: Arc::clone(&speaker.host), ..self } } else { self }
+    }
 }
 
 impl fmt::Display for Address {

@@ -1,7 +1,5 @@
 //! What the nodes of a cluster say.
 
-use std::sync::Arc;
-
 use redis::{Pipeline, Value};
 
 use super::scouts::Answer;
@@ -37,7 +35,7 @@ pub(super) fn latest(answers: Vec<Answer>) -> Option<View> {
             return None;
         }
         let epoch: u64 = line("cluster_current_epoch")?.trim().parse().ok()?;
-        let stretches: Vec<_> = items(slots).into_iter().filter_map(|slots| stretch(slots, &from.host)).collect();
+        let stretches: Vec<_> = items(slots).into_iter().filter_map(|slots| stretch(slots, &from)).collect();
         Some((epoch, View(stretches)))
     };
     answers.into_iter().filter_map(read).max_by_key(|(epoch, _)| *epoch).map(|(_, view)| view)
@@ -58,15 +56,13 @@ impl View {
     }
 }
 
-fn stretch(value: Value, asked: &Arc<str>) -> Option<Stretch> {
+fn stretch(value: Value, asked: &Address) -> Option<Stretch> {
     let mut value = items(value).into_iter();
     let (first, last) = (number(value.next()?)?, number(value.next()?)?);
     let node = |value| {
         let mut node = items(value).into_iter();
-        let (host, port) = (node.next().and_then(text), number(node.next()?)?);
-        // A node that does not know its own address leaves it to who reached it.
-        let host = host.filter(|host| !host.is_empty() && host != "?").map_or_else(|| Arc::clone(asked), Into::into);
-        Some(Address { host, port })
+        let (host, port) = (node.next().and_then(text).unwrap_or_default(), number(node.next()?)?);
+        Some(Address { host: host.into(), port }.said_by(asked))
     };
     Some(Stretch { first, last, nodes: value.filter_map(node).collect() })
 }
