@@ -33,13 +33,13 @@ pub(crate) fn items(value: Value) -> Vec<Value> {
     }
 }
 
+/// The names in a map, each with its value.
+pub(crate) fn pairs(map: Value) -> impl Iterator<Item = (Value, Value)> {
+    let mut items = items(map).into_iter();
+    std::iter::from_fn(move || Some((items.next()?, items.next()?)))
+}
+
 /// The value of a name in a map.
 pub(crate) fn field(map: Value, name: &str) -> Option<Value> {
-    let mut items = items(map).into_iter();
-    while let (Some(key), Some(value)) = (items.next(), items.next()) {
-        if text(key).as_deref() == Some(name) {
-            return Some(value);
-        }
-    }
-    None
+    pairs(map).find_map(|(key, value)| (text(key).as_deref() == Some(name)).then_some(value))
 }

@@ -10,7 +10,7 @@ use fanwire_wire::cluster::{Envelope, Member};
 use fanwire_wire::{Broadcast, Channel, ClientInfo};
 use redis::Value;
 
-use crate::answers::{bytes, items, text};
+use crate::answers::{self, bytes, items, text};
 use crate::functions::Function;
 use crate::partitions::Partition;
 use crate::store::{Store, unexpected};
@@ -307,9 +307,7 @@ fn change(answer: &Value) -> Result<Option<Change>, Error> {
 }
 
 fn pairs(answer: Value) -> impl Iterator<Item = (String, Bytes)> {
-    let mut items = items(answer).into_iter();
-    std::iter::from_fn(move || Some((items.next()?, items.next()?)))
-        .filter_map(|(name, value)| Some((text(name)?, bytes(value)?)))
+    answers::pairs(answer).filter_map(|(name, value)| Some((text(name)?, bytes(value)?)))
 }
 
 fn copy(text: &str) -> Bytes {
