@@ -3,7 +3,7 @@
 
 use fanwire_node::{Counts, Namespace, Permission, Publish};
 use fanwire_testkit::harness::{self, open_config};
-use fanwire_testkit::{FakeClient, Harness};
+use fanwire_testkit::{FakeClient, Harness, Random};
 use fanwire_wire::{Channel, Payload};
 use serde_json::{Value, json};
 
@@ -93,7 +93,7 @@ fn a_sweep_survives_those_who_come_and_go() {
         for client in subscribers(harness, 1000, "chat").await {
             clients.push((client, 0));
         }
-        let mut random = Random(1);
+        let mut random = Random::new(1);
         let mut published = 0;
         for round in 0..20 {
             for _ in 0..3 {
@@ -222,16 +222,4 @@ fn numbers(range: impl Iterator<Item = i32>) -> Vec<Value> {
 
 fn channel(name: &str) -> Channel {
     Channel::new(name).unwrap()
-}
-
-/// A small generator (xorshift): the test takes the same way every time.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 % bound as u64) as usize
-    }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use fanwire_node::authorizer::Grant;
 use fanwire_node::{Config, ConnectRequest, Counts, Failure, Namespace, Publish, Selection};
 use fanwire_testkit::harness::{self, open_config};
-use fanwire_testkit::{FakeClient, Harness};
+use fanwire_testkit::{FakeClient, Harness, Random};
 use fanwire_wire::{Channel, Disconnect, Payload, Refusal};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use serde_json::{Value, json};
@@ -199,7 +199,7 @@ fn when_all_are_gone_nothing_is_left() {
             harness::run(config(), async |harness| {
                 harness.faults.dawdle(seed, Duration::from_millis(5));
                 let observer = observer(harness).await;
-                let mut random = Random(seed);
+                let mut random = Random::new(seed);
                 let mut clients = Vec::new();
                 for _ in 0..200 {
                     match random.below(10) {
@@ -309,16 +309,4 @@ fn fanwire_reply() -> bytes::Bytes {
 
 fn channel(name: &str) -> Channel {
     Channel::new(name).unwrap()
-}
-
-/// A small generator (xorshift): every seed is always the same way.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 % bound as u64) as usize
-    }
 }

@@ -11,11 +11,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use bench::{Member, RENEWAL, Random, Watcher, channel, clients, info, until_counted, within};
+use bench::{Member, RENEWAL, Watcher, channel, clients, info, until_counted, within};
 use cable::Cable;
 use fanwire_node::Presence;
 use fanwire_node::presence::{Change, Per, PresenceStats};
 use fanwire_redis::Config;
+use fanwire_testkit::Random;
 use futures_util::future::join_all;
 use server::Server;
 use tokio::task::LocalSet;
@@ -351,7 +352,7 @@ async fn whatever_happens_presence_ends_right() {
     let server = Server::start().await;
     let seed = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970").as_nanos() as u64 | 1;
     println!("seed {seed}");
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     run(async {
         let room = channel("room");
         let watcher = Watcher::start(&server.config("fanwire")).await;

@@ -7,6 +7,7 @@
 //! - [`Lan`]: several nodes that hear each other
 //! - [`sim`]: a cluster with everything that can go wrong, as a seed decides
 //! - [`FakeSocket`], [`TokenBook`], [`FaultyBroker`], [`Probe`]: the parts the harness is made of
+//! - [`Random`]: chance that repeats itself
 
 pub mod conformance;
 mod faults;
@@ -14,6 +15,7 @@ pub mod harness;
 mod lan;
 pub mod oracle;
 mod probe;
+mod random;
 pub mod sim;
 mod socket;
 mod tokens;
@@ -23,5 +25,6 @@ pub use faults::{Faults, FaultyBroker};
 pub use harness::{FakeClient, Harness};
 pub use lan::Lan;
 pub use probe::Probe;
+pub use random::Random;
 pub use socket::{FakeSocket, Frame};
 pub use tokens::TokenBook;

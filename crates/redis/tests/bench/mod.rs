@@ -152,15 +152,3 @@ pub(crate) async fn within<T>(what: &str, work: impl Future<Output = T>) -> T {
     let done = timeout(Duration::from_secs(20), work).await;
     done.unwrap_or_else(|_| panic!("not in time: {what}"))
 }
-
-/// A small generator (xorshift): every seed is always the same way.
-pub(crate) struct Random(pub(crate) u64);
-
-impl Random {
-    pub(crate) fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 % bound as u64) as usize
-    }
-}

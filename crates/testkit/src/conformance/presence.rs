@@ -13,8 +13,8 @@ use futures_util::future::{BoxFuture, join_all};
 use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 
-use crate::FakeClient;
 use crate::harness::{Harness, open_config};
+use crate::{FakeClient, Random};
 
 /// A node's broker and presence.
 pub type Pair = (Box<dyn Broker>, Arc<dyn Presence>);
@@ -234,7 +234,7 @@ async fn whatever_happens_at_once_ends_right(benches: &[Bench]) {
             let (bench, (each, shared)) = (&benches[n % benches.len()], (&each, &shared));
             async move {
                 let info = info(&format!("u{}", n % 7), &format!("c{n}"));
-                let mut random = Random(seed * 1000 + n as u64);
+                let mut random = Random::new(seed * 1000 + n as u64);
                 let mut there = [false; 2];
                 for _ in 0..25 {
                     let which = random.below(2);
@@ -419,17 +419,5 @@ impl Presence for Shared {
 
     fn connections(&self, channel: &Channel, users: &[String]) -> BoxFuture<'_, Result<Vec<usize>, Error>> {
         self.0.connections(channel, users)
-    }
-}
-
-/// A small generator (xorshift): every seed is always the same way.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 % bound as u64) as usize
     }
 }
