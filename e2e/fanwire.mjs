@@ -75,9 +75,11 @@ class Gateway {
     return `ws://127.0.0.1:${this.port}${path}`;
   }
 
-  /** Calls a method of the control plane; returns its result, or throws its error. */
+  /** Calls a method of the control plane, with `key` if that is set; returns its result, or throws its error. */
   async api(method, params = {}) {
-    const answer = await fetch(`${this.control}/api/${method}`, { method: 'POST', body: JSON.stringify(params) });
+    const headers = this.key ? { 'X-API-Key': this.key } : {};
+    const body = JSON.stringify(params);
+    const answer = await fetch(`${this.control}/api/${method}`, { method: 'POST', headers, body });
     assert.equal(answer.status, 200, `${method}: status ${answer.status}`);
     const { result, error } = await answer.json();
     if (error) throw Object.assign(new Error(`${method}: ${error.message}`), { code: error.code });

@@ -166,8 +166,12 @@ describe('metrics', () => {
       recovery = true
       subscribe = "anyone"
       publish = "anyone"
+      [[api_key]]
+      name = "backend"
+      secret = "0123456789abcdef"
     `);
     t.after(() => gateway.stop());
+    gateway.key = '0123456789abcdef';
     const client = newClient(ENCODINGS.json, gateway.url());
     t.after(() => client.disconnect());
     client.connect();
@@ -220,6 +224,8 @@ describe('metrics', () => {
     assert.equal(metrics.sum('fanwire_handshakes_total', { outcome: 'accepted' }), 2);
     const calls = (outcome) => metrics.sum('fanwire_api_requests_total', { method: 'publish', outcome });
     assert.deepEqual([calls('ok'), calls('error')], [1, 1]);
+    const byKey = (outcome) => metrics.sum('fanwire_api_key_requests_total', { key: 'backend', outcome });
+    assert.deepEqual([byKey('ok'), byKey('error')], [1, 1]);
     assert.ok(metrics.sum('process_resident_memory_bytes') > 0);
 
     // By the sources, for the exporter leaves out what was declared and never made.

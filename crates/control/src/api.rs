@@ -1,7 +1,9 @@
 //! From a request to a response: routes and keys.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use fanwire_node::Node;
@@ -10,7 +12,9 @@ use http::header::{self, HeaderValue};
 use http::request::Parts;
 use http::{Request, Response, StatusCode};
 
-use crate::Keys;
+use crate::audit::{Audit, Entry};
+use crate::caller::{Caller, Ring};
+use crate::keys::Keys;
 use crate::methods::{Method, write};
 use crate::metrics::Metrics;
 use crate::types::{Fault, Reply};
@@ -19,7 +23,8 @@ use crate::types::{Fault, Reply};
 pub struct Api {
     pub(crate) node: Arc<Node>,
     pub(crate) metrics: Metrics,
-    keys: Keys,
+    pub(crate) audit: Audit,
+    ring: Ring,
 }
 
 /// What a path stands for.
@@ -34,35 +39,39 @@ enum Route {
 impl Api {
     /// Makes the control plane of a node.
     #[must_use]
-    pub fn new(node: Arc<Node>, keys: Keys) -> Self {
-        Self { node, metrics: Metrics::new(), keys }
+    pub fn new(node: Arc<Node>, keys: &Keys, audit: Audit) -> Self {
+        Self { node, metrics: Metrics::new(), audit, ring: Ring::new(keys) }
+    }
+
+    /// Takes other keys from now on. Those that are the same go on, with what they used of their rate.
+    pub fn replace_keys(&self, keys: &Keys) {
+        self.ring.replace(keys);
     }
 
     /// Answers one request. How large its body may be is for the listener to say.
     pub async fn handle(&self, request: Request<Bytes>) -> Response<Bytes> {
         let (head, body) = request.into_parts();
         let answer = match self.admit(&head) {
-            Ok(Route::Method(Method::Batch)) => self.batch(&body).await,
-            Ok(Route::Method(method)) => {
-                self.call(method, &body).await.and_then(|result| write(&Reply::Result(result)))
+            Ok((caller, Route::Method(Method::Batch))) => self.batch(&caller, &body).await,
+            Ok((caller, Route::Method(method))) => {
+                self.call(&caller, method, &body).await.and_then(|result| write(&Reply::Result(result)))
             }
-            Ok(Route::Pipeline) => self.pipeline(&body).await,
+            Ok((caller, Route::Pipeline)) => self.pipeline(&caller, &body).await,
             Err(fault) => Err(fault),
         };
         respond(answer)
     }
 
-    /// Decides whether a request leads to a call, and to which.
-    fn admit(&self, head: &Parts) -> Result<Route, Fault> {
+    /// Decides whether a request leads to a call, by whom, and to which.
+    fn admit(&self, head: &Parts) -> Result<(Caller, Route), Fault> {
         let route = Route::find(head.uri.path());
-        let admitted = self.authenticate(head).and_then(|key| {
+        let admitted = self.authenticate(head).and_then(|caller| {
             let route =
                 route.ok_or_else(|| Fault::transport(StatusCode::NOT_FOUND, Refusal::MethodNotFound, METHODS))?;
             if head.method != http::Method::POST {
                 return Err(Fault::transport(StatusCode::METHOD_NOT_ALLOWED, Refusal::BadRequest, "use POST"));
             }
-            tracing::trace!(key, ?route, "call");
-            Ok(route)
+            Ok((caller, route))
         });
         admitted.inspect_err(|fault| {
             let method = route.and_then(|route| if let Route::Method(method) = route { Some(method) } else { None });
@@ -70,18 +79,19 @@ impl Api {
         })
     }
 
-    /// Finds whose key a request carries; `""` where none is needed.
-    fn authenticate(&self, head: &Parts) -> Result<&str, Fault> {
-        if !self.keys.is_open() {
-            let key = secret(head).and_then(|secret| self.keys.find(&secret));
-            return key.ok_or_else(|| Fault::transport(StatusCode::UNAUTHORIZED, Refusal::Unauthorized, ""));
-        }
+    /// Finds on whose behalf a request is made.
+    fn authenticate(&self, head: &Parts) -> Result<Caller, Fault> {
+        let peer = head.extensions.get::<SocketAddr>().copied();
         // Any page a developer looks at can post to a loopback address; its browser then says whose page it is.
-        if head.headers.contains_key(header::ORIGIN) {
+        if self.ring.is_open() && head.headers.contains_key(header::ORIGIN) {
             let detail = "without API keys, pages in a browser have no access";
             return Err(Fault::transport(StatusCode::FORBIDDEN, Refusal::PermissionDenied, detail));
         }
-        Ok("")
+        self.ring.caller(secret(head).as_deref(), peer).inspect_err(|fault| {
+            if self.audit != Audit::Off {
+                Entry::default().write(&Caller::stranger(peer), "", Some(fault), Duration::ZERO);
+            }
+        })
     }
 }
 
@@ -147,6 +157,9 @@ fn respond(answer: Result<Vec<u8>, Fault>) -> Response<Bytes> {
                 }
                 _ => {}
             }
+            if let Some(after) = fault.retry_after {
+                headers.insert(header::RETRY_AFTER, (after.as_millis().div_ceil(1000) as u64).into());
+            }
             *response.status_mut() = fault.status;
             *response.body_mut() = write(&Reply::<()>::Error(fault)).unwrap_or_default().into();
         }
@@ -156,6 +169,6 @@ fn respond(answer: Result<Vec<u8>, Fault>) -> Response<Bytes> {
 
 impl fmt::Debug for Api {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Api").field("node", &self.node).field("keys", &self.keys).finish_non_exhaustive()
+        f.debug_struct("Api").field("node", &self.node).field("ring", &self.ring).finish_non_exhaustive()
     }
 }

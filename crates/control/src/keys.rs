@@ -1,25 +1,76 @@
-//! Who may use the control plane.
+//! Who may use the control plane, and for what.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::{fmt, fs};
 
+use fanwire_wire::Pattern;
 use serde::Deserialize;
 use subtle::ConstantTimeEq;
+
+use crate::pace::Pace;
 
 /// One `[[api_key]]`: its secret is given in place or in a file.
 #[derive(Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ApiKey {
-    /// Whose key it is; the name appears in logs.
+    /// Whose key it is; the name appears in logs and metrics. At most 64 bytes.
     pub name: String,
-    /// The secret: at least 16 characters of printable ASCII. Default: none.
+    /// The secret: at least 16 characters of printable ASCII. Several, one on a line, are all good. Default: none.
     pub secret: Option<String>,
-    /// A file with the secret; white space around it does not count. Default: none.
+    /// A file with the secret, or with several, one on a line; white space around each does not count. Default: none.
     pub secret_file: Option<PathBuf>,
+    /// What it may do. Default: everything.
+    pub scopes: Option<Vec<Scope>>,
+    /// The channels it may do it with, as [patterns](Pattern). Default: all.
+    pub channels: Option<Vec<String>>,
+    /// The calls a second on the average, each channel of a broadcast counted; 0 for any number. Default: 0.
+    pub rate: u32,
+    /// The calls at once, after a pause; 0 for as many as `rate`. Default: 0.
+    pub burst: u32,
+}
+
+/// What a key may be for. Each stands for itself: none includes another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scope {
+    /// To publish.
+    Publish,
+    /// To see what is there.
+    Read,
+    /// To steer the connections of users.
+    Disconnect,
+    /// To change what the cluster keeps, and the nodes themselves.
+    Admin,
+}
+
+impl Scope {
+    /// Every scope.
+    pub const ALL: [Self; 4] = [Self::Publish, Self::Read, Self::Disconnect, Self::Admin];
+
+    /// Its name in the configuration.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Publish => "publish",
+            Self::Read => "read",
+            Self::Disconnect => "disconnect",
+            Self::Admin => "admin",
+        }
+    }
 }
 
 /// The shortest secret, in bytes.
 const MIN_SECRET: usize = 16;
+
+/// The most secrets of one key: the one in use, those on their way in and out.
+const MAX_SECRETS: usize = 8;
+
+/// The longest name, in bytes.
+const MAX_NAME: usize = 64;
+
+/// The most channel patterns of one key: each may be compared with every channel of a call.
+const MAX_PATTERNS: usize = 100;
 
 impl ApiKey {
     /// Everything that is wrong with it, in words for who wrote the configuration.
@@ -33,26 +84,60 @@ impl ApiKey {
         if self.name.is_empty() {
             mistakes.push("needs a name".to_owned());
         }
-        let secret = match (&self.secret, &self.secret_file) {
-            (Some(secret), None) => Ok(secret.clone()),
-            (None, Some(path)) => fs::read_to_string(path)
-                .map(|text| text.trim().to_owned())
-                .map_err(|error| format!("cannot read secret_file {}: {error}", path.display())),
-            (Some(_), Some(_)) => Err("has both secret and secret_file; keep one of them".to_owned()),
-            (None, None) => Err("needs secret or secret_file".to_owned()),
-        };
-        match secret {
-            Err(mistake) => mistakes.push(mistake),
-            Ok(secret) if secret.len() < MIN_SECRET => {
-                mistakes.push(format!("secret has {} bytes and needs {MIN_SECRET}", secret.len()));
-            }
-            Ok(secret) if !secret.bytes().all(|byte| byte.is_ascii_graphic()) => {
-                mistakes.push("secret has a character that an HTTP header cannot carry".to_owned());
-            }
-            Ok(secret) if mistakes.is_empty() => return Ok(Key { name: self.name.clone(), secret }),
-            Ok(_) => {}
+        if self.name.len() > MAX_NAME || self.name.chars().any(char::is_control) {
+            mistakes.push(format!("name must have at most {MAX_NAME} bytes, on one line"));
         }
-        Err(mistakes.into_iter().map(|mistake| format!("api_key {:?}: {mistake}", self.name)).collect())
+        let secrets = self.secrets().unwrap_or_else(|mistake| {
+            mistakes.push(mistake);
+            Vec::new()
+        });
+        if self.scopes.as_ref().is_some_and(Vec::is_empty) {
+            mistakes.push("scopes is empty, so it may do nothing".to_owned());
+        }
+        let patterns = self.channels.as_ref().map(|channels| {
+            if channels.is_empty() || channels.len() > MAX_PATTERNS {
+                mistakes.push(format!("channels must have from 1 to {MAX_PATTERNS} patterns"));
+            }
+            let pattern = |text: &String| Pattern::new(text).map_err(|error| format!("channels: {text:?}: {error}"));
+            let patterns = channels.iter().map(pattern);
+            patterns.filter_map(|pattern| pattern.map_err(|mistake| mistakes.push(mistake)).ok()).collect()
+        });
+        if self.burst > 0 && self.rate == 0 {
+            mistakes.push("burst has no meaning without rate".to_owned());
+        }
+        if mistakes.is_empty() {
+            Ok(Key {
+                name: self.name.as_str().into(),
+                secrets,
+                scopes: self.scopes.clone().unwrap_or(Scope::ALL.to_vec()),
+                channels: patterns,
+                rate: (self.rate > 0).then_some((self.rate, if self.burst == 0 { self.rate } else { self.burst })),
+            })
+        } else {
+            Err(mistakes.into_iter().map(|mistake| format!("api_key {:?}: {mistake}", self.name)).collect())
+        }
+    }
+
+    fn secrets(&self) -> Result<Vec<String>, String> {
+        let text = match (&self.secret, &self.secret_file) {
+            (Some(secret), None) => secret.clone(),
+            (None, Some(path)) => fs::read_to_string(path)
+                .map_err(|error| format!("cannot read secret_file {}: {error}", path.display()))?,
+            (Some(_), Some(_)) => return Err("has both secret and secret_file; keep one of them".to_owned()),
+            (None, None) => return Err("needs secret or secret_file".to_owned()),
+        };
+        let secrets: Vec<_> = text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect();
+        match secrets.iter().map(String::len).min() {
+            None => Err(format!("secret has 0 bytes and needs {MIN_SECRET}")),
+            Some(shortest) if shortest < MIN_SECRET => {
+                Err(format!("secret has {shortest} bytes and needs {MIN_SECRET}"))
+            }
+            _ if secrets.len() > MAX_SECRETS => Err(format!("has more than {MAX_SECRETS} secrets")),
+            _ if !secrets.iter().all(|secret| secret.bytes().all(|byte| byte.is_ascii_graphic())) => {
+                Err("secret has a character that an HTTP header cannot carry".to_owned())
+            }
+            _ => Ok(secrets),
+        }
     }
 }
 
@@ -61,24 +146,28 @@ impl fmt::Debug for ApiKey {
         f.debug_struct("ApiKey")
             .field("name", &self.name)
             .field("secret_file", &self.secret_file)
+            .field("scopes", &self.scopes)
+            .field("channels", &self.channels)
+            .field("rate", &self.rate)
+            .field("burst", &self.burst)
             .finish_non_exhaustive()
     }
 }
 
-/// The keys of a node, ready to be compared with what requests carry.
-#[derive(Clone, Debug)]
-pub struct Keys(Access);
+/// The keys of a node, as they were read: secrets included, files and all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Keys(Option<Vec<Key>>);
 
-#[derive(Clone, Debug)]
-enum Access {
-    Open,
-    Listed(Vec<Key>),
-}
-
-#[derive(Clone)]
-struct Key {
-    name: String,
-    secret: String,
+/// One key, read and found good.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Key {
+    pub(crate) name: Arc<str>,
+    secrets: Vec<String>,
+    pub(crate) scopes: Vec<Scope>,
+    /// `None` for all.
+    pub(crate) channels: Option<Vec<Pattern>>,
+    /// Calls a second, and at once; `None` for any number.
+    rate: Option<(u32, u32)>,
 }
 
 impl Keys {
@@ -90,6 +179,9 @@ impl Keys {
     pub fn load(keys: &[ApiKey]) -> Result<Self, Error> {
         let mut listed: Vec<Key> = Vec::with_capacity(keys.len());
         let mut mistakes = Vec::new();
+        if keys.len() > MAX_KEYS {
+            mistakes.push(format!("api_key: more than {MAX_KEYS}"));
+        }
         for key in keys {
             match key.read() {
                 Err(found) => mistakes.extend(found),
@@ -97,36 +189,56 @@ impl Keys {
                     if listed.iter().any(|other| other.name == key.name) {
                         mistakes.push(format!("api_key {:?}: defined twice", key.name));
                     }
-                    if let Some(other) = listed.iter().find(|other| other.secret == key.secret) {
-                        mistakes.push(format!("api_key {:?}: has the secret of {:?}", key.name, other.name));
+                    let shares = |other: &&Key| other.secrets.iter().any(|secret| key.secrets.contains(secret));
+                    if let Some(other) = listed.iter().find(shares) {
+                        mistakes.push(format!("api_key {:?}: has a secret of {:?}", key.name, other.name));
                     }
                     listed.push(key);
                 }
             }
         }
-        if mistakes.is_empty() { Ok(Self(Access::Listed(listed))) } else { Err(Error { mistakes }) }
+        if mistakes.is_empty() { Ok(Self(Some(listed))) } else { Err(Error { mistakes }) }
     }
 
     /// For development: everyone who reaches the listener may ask, except pages in a browser.
     #[must_use]
     pub fn open() -> Self {
-        Self(Access::Open)
+        Self(None)
     }
 
     /// Whether no key is asked for.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        matches!(self.0, Access::Open)
+        self.0.is_none()
     }
 
-    /// Finds the name of the key with this secret.
-    pub(crate) fn find(&self, secret: &[u8]) -> Option<&str> {
-        let Access::Listed(keys) = &self.0 else { return None };
-        // Looks at every key in full, so that the time taken tells nothing but lengths.
-        keys.iter().fold(None, |found, key| {
-            let same = bool::from(key.secret.as_bytes().ct_eq(secret));
-            if same { Some(&*key.name) } else { found }
-        })
+    /// The names of the keys that are not the same in `other`: new, gone, or with another secret or other rights.
+    #[must_use]
+    pub fn changed(&self, other: &Self) -> Vec<String> {
+        let (mine, others) = (self.listed(), other.listed());
+        let missing_in = |keys: &[Key], key: &Key| !keys.contains(key);
+        let changed = others.iter().filter(|key| missing_in(mine, key));
+        let gone = mine.iter().filter(|key| !others.iter().any(|other| other.name == key.name));
+        changed.chain(gone).map(|key| key.name.to_string()).collect()
+    }
+
+    pub(crate) fn listed(&self) -> &[Key] {
+        self.0.as_deref().unwrap_or_default()
+    }
+}
+
+/// The most keys: every one of them is compared with the secret of every request.
+const MAX_KEYS: usize = 1000;
+
+impl Key {
+    /// Whether this is one of its secrets. Looks at each in full, so that the time taken tells nothing but lengths.
+    pub(crate) fn opens(&self, secret: &[u8]) -> bool {
+        self.secrets.iter().fold(false, |found, own| found | bool::from(own.as_bytes().ct_eq(secret)))
+    }
+
+    /// A new measure of its calls.
+    pub(crate) fn pace(&self) -> Option<Pace> {
+        self.rate.map(|(rate, burst)| Pace::new(rate, burst))
     }
 }
 
@@ -149,36 +261,46 @@ mod tests {
     use super::*;
 
     fn key(name: &str, secret: &str) -> ApiKey {
-        ApiKey { name: name.into(), secret: Some(secret.into()), secret_file: None }
+        ApiKey { name: name.into(), secret: Some(secret.into()), ..ApiKey::default() }
     }
 
     #[test]
-    fn a_secret_leads_to_its_name() {
-        let keys = Keys::load(&[key("one", "0123456789abcdef"), key("two", "fedcba9876543210")]).unwrap();
-        assert_eq!(keys.find(b"0123456789abcdef"), Some("one"));
-        assert_eq!(keys.find(b"fedcba9876543210"), Some("two"));
-        for wrong in [&b""[..], b"0123456789abcde", b"0123456789abcdeF", b"0123456789abcdef0"] {
-            assert_eq!(keys.find(wrong), None);
+    fn a_key_opens_with_each_of_its_secrets() {
+        let keys = Keys::load(&[key("one", "\n 0123456789abcdef \r\nfedcba9876543210\n")]).unwrap();
+        let [one] = keys.listed() else { panic!("{keys:?}") };
+        assert!(one.opens(b"0123456789abcdef") && one.opens(b"fedcba9876543210"));
+        for wrong in [&b""[..], b"0123456789abcde", b"0123456789abcdeF", b"0123456789abcdef0", b"\n"] {
+            assert!(!one.opens(wrong));
         }
-        assert_eq!(Keys::load(&[]).unwrap().find(b""), None);
+        assert!(Keys::load(&[]).unwrap().listed().is_empty());
         assert!(Keys::open().is_open() && !keys.is_open());
     }
 
     #[test]
     fn mistakes_are_named() {
-        assert!(key("a", "0123456789abcdef").mistakes().is_empty());
-        let both = ApiKey { secret_file: Some("/nowhere".into()), ..key("a", "0123456789abcdef") };
+        let good = || key("a", "0123456789abcdef");
+        assert!(good().mistakes().is_empty());
+        let both = ApiKey { secret_file: Some("/nowhere".into()), ..good() };
         let unreadable = ApiKey { secret: None, ..both.clone() };
+        let channels = |channels: &[&str]| Some(channels.iter().map(|&channel| channel.to_owned()).collect());
         for (wrong, word) in [
             (key("a", "0123456789abcde"), "needs 16"),
+            (key("a", " \n "), "needs 16"),
+            (key("a", "0123456789abcdef\nshort"), "has 5 bytes"),
             (key("a", "0123456789 abcdef"), "header"),
+            (key("a", &"0123456789abcdef\n".repeat(9)), "more than 8"),
             (key("", "0123456789abcdef"), "needs a name"),
+            (key(&"a".repeat(65), "0123456789abcdef"), "at most 64"),
             (ApiKey { name: "a".into(), ..ApiKey::default() }, "needs secret or secret_file"),
             (both, "both"),
             (unreadable, "cannot read"),
+            (ApiKey { scopes: Some(Vec::new()), ..good() }, "nothing"),
+            (ApiKey { channels: channels(&[]), ..good() }, "from 1 to 100"),
+            (ApiKey { channels: channels(&["chat:*", "{a}"]), ..good() }, "\"{a}\""),
+            (ApiKey { burst: 5, ..good() }, "without rate"),
         ] {
             let mistakes = wrong.mistakes();
-            assert!(mistakes.len() == 1 && mistakes[0].contains(word), "{mistakes:?}");
+            assert!(mistakes.len() == 1 && mistakes[0].contains(word), "{word}: {mistakes:?}");
         }
         assert_eq!(ApiKey::default().mistakes().len(), 2);
     }
@@ -198,9 +320,29 @@ mod tests {
     }
 
     #[test]
+    fn what_changed_is_told_by_name() {
+        let load = |keys: &[ApiKey]| Keys::load(keys).unwrap();
+        let (a, b) = (key("a", "0123456789abcdef"), key("b", "fedcba9876543210"));
+        let before = load(&[a.clone(), b.clone()]);
+        assert!(before.changed(&load(&[b, a.clone()])).is_empty());
+        assert_eq!(before.changed(&load(&[ApiKey { rate: 1, ..a.clone() }])), ["a", "b"]);
+        assert_eq!(before.changed(&load(&[a, key("b", "0000000000000000")])), ["b"]);
+        assert_eq!(Keys::open().changed(&before), ["a", "b"]);
+    }
+
+    #[test]
     fn a_section_is_read_strictly() {
-        let read = toml::from_str::<ApiKey>("name = \"a\"\nsecret_file = \"/run/secrets/api\"").unwrap();
+        let text = "name = \"a\"\nsecret_file = \"/run/secrets/api\"\nscopes = [\"publish\", \"admin\"]\nrate = 5";
+        let read = toml::from_str::<ApiKey>(text).unwrap();
         assert_eq!(read.secret_file, Some("/run/secrets/api".into()));
-        assert!(toml::from_str::<ApiKey>("name = \"a\"\nsceret = \"x\"").is_err());
+        assert_eq!(read.scopes, Some(vec![Scope::Publish, Scope::Admin]));
+        assert_eq!(read.rate, 5);
+        for wrong in ["sceret = \"x\"", "scopes = [\"everything\"]", "rate = -1"] {
+            assert!(toml::from_str::<ApiKey>(&format!("name = \"a\"\n{wrong}")).is_err(), "{wrong}");
+        }
+        for scope in Scope::ALL {
+            let read = toml::from_str::<ApiKey>(&format!("scopes = [\"{}\"]", scope.name())).unwrap();
+            assert_eq!(read.scopes, Some(vec![scope]));
+        }
     }
 }

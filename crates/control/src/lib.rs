@@ -3,17 +3,22 @@
 //! Knows no HTTP server: a listener hands over whole requests and sends whatever comes back.
 //!
 //! - [`Api`]: from a request to a response
-//! - [`ApiKey`]: one `[[api_key]]` of the configuration; [`Keys`]: who may ask
+//! - [`ApiKey`]: one `[[api_key]]` of the configuration; [`Keys`]: who may ask, for which [`Scope`]
+//! - [`Audit`]: who did what, in the log
 //!
 //! `POST /api/<method>` takes the method's parameters as a JSON object and answers `{"result": …}`, or
 //! `{"error": {"code", "message"}}` with a code of [`Refusal`](fanwire_wire::Refusal). Both come with status 200; another
 //! status means that no method was called. Unknown fields are ignored.
 
 mod api;
+mod audit;
+mod caller;
 mod keys;
 mod methods;
 mod metrics;
+mod pace;
 mod types;
 
 pub use api::Api;
-pub use keys::{ApiKey, Error, Keys};
+pub use audit::Audit;
+pub use keys::{ApiKey, Error, Keys, Scope};

@@ -1,6 +1,7 @@
 //! The control plane's metrics.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
@@ -18,7 +19,24 @@ pub(crate) struct Metrics {
     seconds: Vec<Histogram>,
 }
 
-const OUTCOMES: [&str; 4] = ["ok", "error", "malformed", "unauthorized"];
+const OUTCOMES: [&str; 6] = ["ok", "error", "malformed", "unauthorized", "denied", "limited"];
+
+/// Handles of the metrics of one key. Its name comes from the configuration.
+#[derive(Debug)]
+pub(crate) struct OfKey([Counter; OUTCOMES.len()]);
+
+impl OfKey {
+    pub(crate) fn new(name: &Arc<str>) -> Self {
+        describe_counter!("fanwire_api_key_requests_total", "Calls made with each API key, those in batches included");
+        let counter = |outcome: &'static str| counter!("fanwire_api_key_requests_total", "key" => Arc::clone(name), "outcome" => outcome);
+        Self(OUTCOMES.map(counter))
+    }
+
+    /// Counts what became of a call.
+    pub(crate) fn count(&self, fault: Option<&Fault>) {
+        self.0[outcome(fault)].increment(1);
+    }
+}
 
 impl Metrics {
     /// Declares the metrics with the installed recorder.
@@ -54,7 +72,9 @@ fn outcome(fault: Option<&Fault>) -> usize {
     match fault.map(|fault| fault.status) {
         None => 0,
         Some(StatusCode::BAD_REQUEST) => 2,
-        Some(StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => 3,
+        Some(StatusCode::UNAUTHORIZED) => 3,
+        Some(StatusCode::FORBIDDEN) => 4,
+        Some(StatusCode::TOO_MANY_REQUESTS) => 5,
         Some(_) => 1,
     }
 }

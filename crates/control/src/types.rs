@@ -1,6 +1,7 @@
 //! The shapes that several methods share.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -34,6 +35,8 @@ pub(crate) struct Fault {
     pub(crate) refusal: Refusal,
     /// The HTTP status: 200 if a method was called.
     pub(crate) status: StatusCode,
+    /// After how long the same request may be made.
+    pub(crate) retry_after: Option<Duration>,
     /// What was wrong with this request; may be empty.
     detail: String,
 }
@@ -61,13 +64,19 @@ impl Fault {
 
     /// No method could be called.
     pub(crate) fn transport(status: StatusCode, refusal: Refusal, detail: impl Into<String>) -> Self {
-        Self { refusal, status, detail: detail.into() }
+        Self { refusal, status, retry_after: None, detail: detail.into() }
+    }
+
+    /// Its caller makes more calls than it may.
+    pub(crate) fn too_fast(detail: impl Into<String>, after: Duration) -> Self {
+        let fault = Self::transport(StatusCode::TOO_MANY_REQUESTS, Refusal::TooManyRequests, detail);
+        Self { retry_after: Some(after), ..fault }
     }
 }
 
 impl From<Refusal> for Fault {
     fn from(refusal: Refusal) -> Self {
-        Self { refusal, status: StatusCode::OK, detail: String::new() }
+        Self { refusal, status: StatusCode::OK, retry_after: None, detail: String::new() }
     }
 }
 

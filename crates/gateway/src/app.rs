@@ -75,7 +75,7 @@ pub(crate) fn run(config: &Config, mode: Mode) -> Result<(), Error> {
             authorizer: Box::new(verifier),
         });
         let (leave, leaving) = watch::channel(false);
-        let api = Arc::new(Api::new(Arc::clone(&node), keys));
+        let api = Arc::new(Api::new(Arc::clone(&node), &keys, config.log.audit));
         let mut listeners = Listeners::bind(&config.listen)?;
         let readiness = Readiness {
             node: Arc::clone(&node),

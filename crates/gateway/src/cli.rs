@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use tracing_subscriber::EnvFilter;
 
 use crate::app::{self, Mode};
 use crate::config::{self, Config, Mistakes, causes};
@@ -63,8 +62,10 @@ fn start(config: Result<Config, Mistakes>, mode: Mode) -> ExitCode {
         Ok(config) => config,
         Err(mistakes) => return complain(&mistakes),
     };
+    // Its mistakes were told when it was read.
+    let filter = config.log.filter().unwrap_or_default();
     tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(&config.log.level))
+        .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .init();

@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 
 use super::{Method, parse, write};
 use crate::Api;
+use crate::caller::Caller;
 use crate::types::{Fault, Reply};
 
 /// The most calls in one request.
@@ -54,16 +55,16 @@ struct Line {
 
 impl Api {
     /// Makes the calls of a batch: all at once if it says so, else one after the other. Each has its own outcome.
-    pub(crate) async fn batch(&self, body: &[u8]) -> Result<Vec<u8>, Fault> {
+    pub(crate) async fn batch(&self, caller: &Caller, body: &[u8]) -> Result<Vec<u8>, Fault> {
         let started = tokio::time::Instant::now();
-        let outcome = self.call_all(body).await;
+        let outcome = self.call_all(caller, body).await;
         self.metrics.called(Method::Batch, outcome.as_ref().err(), started.elapsed());
         write(&Replies { replies: outcome? })
     }
 
     /// Makes calls in the older form, one after the other: `{"method": …, "params": {…}}`, any number of them behind each
     /// other, answered one on a line.
-    pub(crate) async fn pipeline(&self, body: &[u8]) -> Result<Vec<u8>, Fault> {
+    pub(crate) async fn pipeline(&self, caller: &Caller, body: &[u8]) -> Result<Vec<u8>, Fault> {
         let commands = serde_json::Deserializer::from_slice(body).into_iter().collect::<Result<Vec<Command<'_>>, _>>();
         let commands = commands.map_err(Fault::from).and_then(|commands| {
             check_number(commands.len())?;
@@ -73,7 +74,7 @@ impl Api {
         let mut out = Vec::new();
         for Command { id, method, params } in commands {
             let outcome = match Method::find(&method) {
-                Some(method) => self.call(method, params.map_or("", RawValue::get).as_bytes()).await,
+                Some(method) => self.call(caller, method, params.map_or("", RawValue::get).as_bytes()).await,
                 None => Err(Refusal::MethodNotFound.into()),
             };
             if !out.is_empty() {
@@ -84,22 +85,24 @@ impl Api {
         Ok(out)
     }
 
-    async fn call_all(&self, body: &[u8]) -> Result<Vec<Named>, Fault> {
+    async fn call_all(&self, caller: &Caller, body: &[u8]) -> Result<Vec<Named>, Fault> {
         let Batch { commands, parallel } = parse(body)?;
         check_number(commands.len())?;
         if parallel.unwrap_or_default() {
-            return Ok(join_all(commands.into_iter().map(|command| self.call_named(command))).await);
+            return Ok(join_all(commands.into_iter().map(|command| self.call_named(caller, command))).await);
         }
         let mut replies = Vec::with_capacity(commands.len());
         for command in commands {
-            replies.push(self.call_named(command).await);
+            replies.push(self.call_named(caller, command).await);
         }
         Ok(replies)
     }
 
-    async fn call_named(&self, command: &RawValue) -> Named {
+    async fn call_named(&self, caller: &Caller, command: &RawValue) -> Named {
         Named(match named(command) {
-            Ok((method, params)) => self.call(method, params.get().as_bytes()).await.map(|result| (method, result)),
+            Ok((method, params)) => {
+                self.call(caller, method, params.get().as_bytes()).await.map(|result| (method, result))
+            }
             Err(fault) => Err(fault),
         })
     }

@@ -1,11 +1,13 @@
 //! `presence`, `presence_stats`, `history`, `history_remove` and `channels`.
 
 use std::collections::BTreeMap;
+use std::slice;
 
 use fanwire_node::broker::Order;
 use fanwire_node::{HistoryRequest, Node};
 use serde::{Deserialize, Serialize};
 
+use crate::caller::{About, Caller, Subject};
 use crate::types::{ClientInfo, Done, Fault, Missing, Position, Publication, channel, given};
 
 /// All that most of these methods ask.
@@ -13,6 +15,12 @@ use crate::types::{ClientInfo, Done, Fault, Missing, Position, Publication, chan
 #[serde(default)]
 pub(crate) struct OfChannel {
     channel: String,
+}
+
+impl About for OfChannel {
+    fn subject(&self) -> Subject<'_> {
+        Subject { channels: slice::from_ref(&self.channel), ..Subject::default() }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -33,6 +41,12 @@ pub(crate) struct PresenceStatsParams {
     channel: String,
     /// Users whose connections are counted as well.
     users: Option<Vec<String>>,
+}
+
+impl About for PresenceStatsParams {
+    fn subject(&self) -> Subject<'_> {
+        Subject { channels: slice::from_ref(&self.channel), ..Subject::default() }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -74,6 +88,12 @@ pub(crate) struct HistoryParams {
     reverse: Option<bool>,
 }
 
+impl About for HistoryParams {
+    fn subject(&self) -> Subject<'_> {
+        Subject { channels: slice::from_ref(&self.channel), ..Subject::default() }
+    }
+}
+
 #[derive(Debug, Serialize)]
 pub(crate) struct History {
     publications: Vec<Publication>,
@@ -109,6 +129,13 @@ pub(crate) struct ChannelsParams {
     pattern: Option<String>,
 }
 
+impl About for ChannelsParams {
+    /// About none in particular: the answer has those that its caller may see.
+    fn subject(&self) -> Subject<'_> {
+        Subject::default()
+    }
+}
+
 #[derive(Debug, Serialize)]
 pub(crate) struct Channels {
     channels: BTreeMap<String, ChannelInfo>,
@@ -124,9 +151,9 @@ struct ChannelInfo {
     num_clients: u64,
 }
 
-pub(crate) async fn channels(node: &Node, request: ChannelsParams) -> Result<Channels, Fault> {
+pub(crate) async fn channels(node: &Node, caller: &Caller, request: ChannelsParams) -> Result<Channels, Fault> {
     let survey = node.survey_channels(request.pattern.as_deref().unwrap_or("*")).await?;
-    let channels = survey.channels.into_iter();
+    let channels = survey.channels.into_iter().filter(|(channel, _)| caller.sees(channel.as_str()));
     Ok(Channels {
         channels: channels
             .map(|(channel, num_clients)| (channel.as_str().to_owned(), ChannelInfo { num_clients }))

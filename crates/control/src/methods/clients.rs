@@ -1,5 +1,7 @@
 //! `subscribe`, `unsubscribe`, `disconnect` and `refresh`: what is done to a user's connections.
 
+use std::slice;
+
 use bytes::Bytes;
 use fanwire_node::authorizer::{Grant, Overrides};
 use fanwire_node::{Node, Selection, clock};
@@ -9,6 +11,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
+use crate::caller::{About, Subject};
 use crate::types::{Done, Fault, Given, Position, channel, either, given};
 
 /// Which connections are meant.
@@ -22,6 +25,14 @@ struct Target {
     /// The same: a connection has one id.
     #[serde(deserialize_with = "given")]
     session: Option<String>,
+}
+
+impl Target {
+    /// What a request to these connections is about.
+    fn subject<'a>(&'a self, channels: &'a [String]) -> Subject<'a> {
+        let client = self.client.as_ref().or(self.session.as_ref());
+        Subject { channels, user: &self.user, client: client.map_or("", String::as_str) }
+    }
 }
 
 impl TryFrom<Target> for Selection {
@@ -76,6 +87,12 @@ struct Flag {
     value: bool,
 }
 
+impl About for Subscribe {
+    fn subject(&self) -> Subject<'_> {
+        self.target.subject(slice::from_ref(&self.channel))
+    }
+}
+
 pub(crate) async fn subscribe(node: &Node, request: Subscribe) -> Result<Done, Fault> {
     let selection = request.target.try_into()?;
     let channel = channel(&request.channel)?;
@@ -100,6 +117,12 @@ pub(crate) struct Unsubscribe {
     #[serde(flatten)]
     target: Target,
     channel: String,
+}
+
+impl About for Unsubscribe {
+    fn subject(&self) -> Subject<'_> {
+        self.target.subject(slice::from_ref(&self.channel))
+    }
 }
 
 pub(crate) async fn unsubscribe(node: &Node, request: Unsubscribe) -> Result<Done, Fault> {
@@ -130,6 +153,12 @@ struct Farewell {
 /// The most connections one call spares.
 const MAX_WHITELIST: usize = 1000;
 
+impl About for DisconnectParams {
+    fn subject(&self) -> Subject<'_> {
+        self.target.subject(&[])
+    }
+}
+
 pub(crate) async fn disconnect(node: &Node, request: DisconnectParams) -> Result<Done, Fault> {
     let except = request.whitelist.unwrap_or_default();
     if except.len() > MAX_WHITELIST {
@@ -150,6 +179,12 @@ pub(crate) struct Refresh {
     /// Seconds of Unix time; 0 for never.
     expire_at: Option<u64>,
     info: Option<IgnoredAny>,
+}
+
+impl About for Refresh {
+    fn subject(&self) -> Subject<'_> {
+        self.target.subject(&[])
+    }
 }
 
 pub(crate) async fn refresh(node: &Node, request: Refresh) -> Result<Done, Fault> {

@@ -3,10 +3,17 @@
 use fanwire_node::{Node, NodeView};
 use serde::{Deserialize, Serialize};
 
+use crate::caller::{About, Subject};
 use crate::types::{Fault, Missing};
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct Request {}
+
+impl About for Request {
+    fn subject(&self) -> Subject<'_> {
+        Subject::default()
+    }
+}
 
 #[derive(Debug, Serialize)]
 pub(crate) struct Info {

@@ -6,13 +6,18 @@ mod clients;
 mod info;
 mod publish;
 
+use std::future::ready;
+
 use fanwire_wire::Refusal;
 use http::StatusCode;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
+use tokio::time::Instant;
 
 use crate::Api;
+use crate::caller::{About, Caller, Subject};
+use crate::keys::Scope;
 use crate::types::Fault;
 
 macro_rules! methods {
@@ -56,41 +61,100 @@ methods! {
     Batch = "batch",
 }
 
+impl Method {
+    /// What a key must be for, to call it; nothing for what only holds other calls.
+    pub(crate) fn scope(self) -> Option<Scope> {
+        match self {
+            Self::Publish | Self::Broadcast => Some(Scope::Publish),
+            Self::Presence | Self::PresenceStats | Self::History | Self::Channels | Self::Info => Some(Scope::Read),
+            Self::Subscribe | Self::Unsubscribe | Self::Disconnect | Self::Refresh => Some(Scope::Disconnect),
+            Self::HistoryRemove => Some(Scope::Admin),
+            Self::Batch => None,
+        }
+    }
+}
+
 impl Api {
-    /// Calls one method.
-    pub(crate) async fn call(&self, method: Method, params: &[u8]) -> Result<Box<RawValue>, Fault> {
-        let started = tokio::time::Instant::now();
+    /// Calls one method with parameters in JSON.
+    pub(crate) async fn call(&self, caller: &Caller, method: Method, params: &[u8]) -> Result<Box<RawValue>, Fault> {
         let node = &*self.node;
-        let outcome = match method {
-            Method::Publish => run(params, |request| publish::publish(node, request)).await,
-            Method::Broadcast => run(params, |request| publish::broadcast(node, request)).await,
-            Method::Subscribe => run(params, |request| clients::subscribe(node, request)).await,
-            Method::Unsubscribe => run(params, |request| clients::unsubscribe(node, request)).await,
-            Method::Disconnect => run(params, |request| clients::disconnect(node, request)).await,
-            Method::Refresh => run(params, |request| clients::refresh(node, request)).await,
-            Method::Presence => run(params, |request| channels::presence(node, request)).await,
-            Method::PresenceStats => run(params, |request| channels::presence_stats(node, request)).await,
-            Method::History => run(params, |request| channels::history(node, request)).await,
-            Method::HistoryRemove => run(params, |request| channels::history_remove(node, request)).await,
-            Method::Channels => run(params, |request| channels::channels(node, request)).await,
-            Method::Info => run(params, |info::Request {}| info::info(node)).await,
+        let call = Call { api: self, caller, method, params };
+        match method {
+            Method::Publish => call.run(|request| publish::publish(node, request)).await,
+            Method::Broadcast => call.run(|request| publish::broadcast(node, request)).await,
+            Method::Subscribe => call.run(|request| clients::subscribe(node, request)).await,
+            Method::Unsubscribe => call.run(|request| clients::unsubscribe(node, request)).await,
+            Method::Disconnect => call.run(|request| clients::disconnect(node, request)).await,
+            Method::Refresh => call.run(|request| clients::refresh(node, request)).await,
+            Method::Presence => call.run(|request| channels::presence(node, request)).await,
+            Method::PresenceStats => call.run(|request| channels::presence_stats(node, request)).await,
+            Method::History => call.run(|request| channels::history(node, request)).await,
+            Method::HistoryRemove => call.run(|request| channels::history_remove(node, request)).await,
+            Method::Channels => call.run(|request| channels::channels(node, caller, request)).await,
+            Method::Info => call.run(|info::Request {}| info::info(node)).await,
             // A batch holds the others, and no batch.
-            Method::Batch => Err(Refusal::MethodNotFound.into()),
+            Method::Batch => call.run(|Nothing {}| ready(Err::<(), _>(Refusal::MethodNotFound.into()))).await,
+        }
+    }
+
+    /// Runs a method for a caller, if it may: the one way to each of them, whatever the request came in.
+    pub(crate) async fn perform<Q: About, A, F>(
+        &self,
+        caller: &Caller,
+        method: Method,
+        request: Result<Q, Fault>,
+        run: impl FnOnce(Q) -> F,
+    ) -> Result<A, Fault>
+    where
+        F: Future<Output = Result<A, Fault>>,
+    {
+        let started = Instant::now();
+        let subject = request.as_ref().map(About::subject).unwrap_or_default();
+        let admitted = caller.admit(method, subject);
+        let entry = self.audit.keep(method, subject, admitted.is_ok());
+        let outcome = match admitted.and(request) {
+            Ok(request) => run(request).await,
+            Err(fault) => Err(fault),
         };
-        self.metrics.called(method, outcome.as_ref().err(), started.elapsed());
+        let (fault, took) = (outcome.as_ref().err(), started.elapsed());
+        self.metrics.called(method, fault, took);
+        caller.count(fault);
+        if let Some(entry) = entry {
+            entry.write(caller, method.name(), fault, took);
+        }
         outcome
     }
 }
 
-/// Reads a method's request, runs it, and writes its result.
-async fn run<Q, A, F>(params: &[u8], method: impl FnOnce(Q) -> F) -> Result<Box<RawValue>, Fault>
-where
-    Q: DeserializeOwned,
-    A: Serialize,
-    F: Future<Output = Result<A, Fault>>,
-{
-    let result = method(parse(params)?).await?;
-    to_raw_value(&result).map_err(|error| unwritable(&error))
+/// What is called, for whom, with what.
+struct Call<'a> {
+    api: &'a Api,
+    caller: &'a Caller,
+    method: Method,
+    params: &'a [u8],
+}
+
+impl Call<'_> {
+    /// Reads the request, runs the method, and writes its result.
+    async fn run<Q, A, F>(self, run: impl FnOnce(Q) -> F) -> Result<Box<RawValue>, Fault>
+    where
+        Q: DeserializeOwned + About,
+        A: Serialize,
+        F: Future<Output = Result<A, Fault>>,
+    {
+        let result = self.api.perform(self.caller, self.method, parse(self.params), run).await?;
+        to_raw_value(&result).map_err(|error| unwritable(&error))
+    }
+}
+
+/// A request that says nothing.
+#[derive(Debug, Deserialize)]
+struct Nothing {}
+
+impl About for Nothing {
+    fn subject(&self) -> Subject<'_> {
+        Subject::default()
+    }
 }
 
 /// Reads an object. Nothing at all is the same as `{}`.

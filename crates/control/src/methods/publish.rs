@@ -1,6 +1,7 @@
 //! `publish` and `broadcast`.
 
 use std::collections::BTreeMap;
+use std::slice;
 use std::sync::Arc;
 
 use fanwire_node::{Node, Publish};
@@ -9,12 +10,13 @@ use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::caller::{About, Subject};
 use crate::types::{Fault, Given, Reply, channel, either, given, present};
 
 /// Both methods have this shape, but for where to.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(crate) struct Request {
+struct Request {
     /// For `publish`.
     channel: String,
     /// For `broadcast`.
@@ -30,6 +32,28 @@ pub(crate) struct Request {
     version: Option<u64>,
     #[serde(deserialize_with = "given")]
     version_epoch: Option<String>,
+}
+
+/// What `publish` asks.
+#[derive(Debug, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct ToOne(Request);
+
+impl About for ToOne {
+    fn subject(&self) -> Subject<'_> {
+        Subject { channels: slice::from_ref(&self.0.channel), ..Subject::default() }
+    }
+}
+
+/// What `broadcast` asks.
+#[derive(Debug, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct ToMany(Request);
+
+impl About for ToMany {
+    fn subject(&self) -> Subject<'_> {
+        Subject { channels: &self.0.channels, ..Subject::default() }
+    }
 }
 
 /// Where the publication stands; nothing if the channel keeps no history.
@@ -52,13 +76,13 @@ const MAX_CHANNELS: usize = 1000;
 /// The longest idempotency key, in bytes.
 const MAX_IDEMPOTENCY_KEY: usize = 255;
 
-pub(crate) async fn publish(node: &Node, request: Request) -> Result<Published, Fault> {
+pub(crate) async fn publish(node: &Node, ToOne(request): ToOne) -> Result<Published, Fault> {
     let channel = channel(&request.channel)?;
     send(node, request.content()?.publish(channel)).await
 }
 
 /// Publishes to all channels at once; what goes wrong with one stays with that one.
-pub(crate) async fn broadcast(node: &Node, mut request: Request) -> Result<Broadcasted, Fault> {
+pub(crate) async fn broadcast(node: &Node, ToMany(mut request): ToMany) -> Result<Broadcasted, Fault> {
     let names = std::mem::take(&mut request.channels);
     if names.is_empty() {
         return Err(Fault::bad("channels is empty"));

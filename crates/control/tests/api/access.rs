@@ -55,10 +55,10 @@ fn keys_open_the_door() {
 #[test]
 fn without_keys_nobody_or_everybody_may_ask() {
     run(async |harness, _| {
-        let closed = Api::new(Arc::clone(&harness.node), Keys::load(&[]).unwrap());
+        let closed = Api::new(Arc::clone(&harness.node), &Keys::load(&[]).unwrap(), Audit::All);
         assert_eq!(status(&closed, to("/api/info")).await, StatusCode::UNAUTHORIZED);
         assert_eq!(status(&closed, to("/api/info").header("X-API-Key", "")).await, StatusCode::UNAUTHORIZED);
-        let open = Api::new(Arc::clone(&harness.node), Keys::open());
+        let open = Api::new(Arc::clone(&harness.node), &Keys::open(), Audit::All);
         assert_eq!(status(&open, to("/api/info")).await, StatusCode::OK);
         assert_eq!(status(&open, to("/api/info").header("X-API-Key", "whatever")).await, StatusCode::OK);
         for origin in ["https://example.com", "null", "http://127.0.0.1:8010"] {
@@ -128,7 +128,7 @@ fn nothing_and_unknown_fields_are_fine() {
 fn calls_are_counted() {
     let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
     run(async |harness, _| {
-        let api = metrics::with_local_recorder(&recorder, || Api::new(Arc::clone(&harness.node), keys()));
+        let api = metrics::with_local_recorder(&recorder, || Api::new(Arc::clone(&harness.node), &keys(), Audit::All));
         let batch = json!({"commands": [{"info": {}}, {"publish": {}}]});
         for (path, body) in
             [("/api/info", "{}"), ("/api/info", "["), ("/api/batch", &batch.to_string()), ("/api/x", "")]

@@ -15,7 +15,7 @@ fn run_two(test: impl AsyncFnOnce(&Lan, &Api, &[Harness; 2])) {
         };
         let nodes = [start("one"), start("two")];
         nodes[0].settle().await;
-        let api = Api::new(Arc::clone(&nodes[0].node), keys());
+        let api = Api::new(Arc::clone(&nodes[0].node), &keys(), Audit::All);
         test(&lan, &api, &nodes).await;
     });
 }

@@ -1,17 +1,19 @@
 //! The control plane over a real node with fake connections.
 
 mod access;
+mod audit;
 mod batch;
 mod channels;
 mod clients;
 mod cluster;
+mod keys;
 mod publish;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use fanwire_control::{Api, ApiKey, Keys};
+use fanwire_control::{Api, ApiKey, Audit, Keys};
 use fanwire_node::{ClientConfig, Config, Namespace};
 use fanwire_testkit::{Harness, harness};
 use http::{Method, Request, Response, StatusCode};
@@ -30,7 +32,7 @@ fn run(test: impl AsyncFnOnce(&Harness, &Api)) {
     let client = ClientConfig { anonymous: true, expiry_grace: Duration::from_secs(1), ..ClientConfig::default() };
     let config = Config { client, namespaces, ..Config::default() };
     harness::run(config, async |harness| {
-        let api = Api::new(Arc::clone(&harness.node), keys());
+        let api = Api::new(Arc::clone(&harness.node), &keys(), Audit::All);
         test(harness, &api).await;
     });
 }
@@ -40,7 +42,7 @@ fn bare(name: &str) -> Namespace {
 }
 
 fn keys() -> Keys {
-    Keys::load(&[ApiKey { name: "backend".into(), secret: Some(SECRET.into()), secret_file: None }])
+    Keys::load(&[ApiKey { name: "backend".into(), secret: Some(SECRET.into()), ..ApiKey::default() }])
         .expect("a good key")
 }
 

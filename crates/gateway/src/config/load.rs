@@ -55,17 +55,21 @@ pub(crate) fn load(
 
 const ENV_PREFIX: &str = "FANWIRE__";
 
-/// Sets `SECTION__KEY` to a value: TOML if it reads as such, else a string.
+/// Sets `SECTION__KEY` to a value: TOML if it reads as such, else a string. `SECTION` alone is a whole list of sections.
 fn set(table: &mut Table, key: &str, text: &str) -> Result<(), String> {
     let key = key.to_lowercase();
+    let value = format!("v = {text}").parse::<Table>().ok().and_then(|mut parsed| parsed.remove("v"));
     let Some((section, key)) = key.split_once("__") else {
-        return Err("expected FANWIRE__SECTION__KEY".to_owned());
+        let Some(Value::Array(list)) = value else {
+            return Err("expected FANWIRE__SECTION__KEY, or a list of sections: [{ key = value }]".to_owned());
+        };
+        table.insert(key, Value::Array(list));
+        return Ok(());
     };
     let section_table = table.entry(section).or_insert_with(|| Table::new().into());
     let Value::Table(section_table) = section_table else {
-        return Err(format!("{section} is a list; lists are set in the file"));
+        return Err(format!("{section} is a list; set it as a whole: FANWIRE__{}=[…]", section.to_uppercase()));
     };
-    let value = format!("v = {text}").parse::<Table>().ok().and_then(|mut parsed| parsed.remove("v"));
     section_table.insert(key.to_owned(), value.unwrap_or_else(|| text.into()));
     Ok(())
 }
@@ -216,6 +220,22 @@ mod tests {
         assert_eq!(config.listen.ops.port(), 2);
         assert_eq!(config.listen.control, Listen::default().control);
         assert!(config.client.anonymous);
+    }
+
+    #[test]
+    fn the_environment_sets_lists_as_a_whole() {
+        let file = "[[namespace]]\nname = \"a\"\n[[namespace]]\nname = \"b\"";
+        let secret = "[{ name = \"backend\", secret = \"0123456789abcdef\", scopes = [\"publish\"] }]";
+        let env = [("FANWIRE__NAMESPACE", "[{ name = \"c\" }]"), ("FANWIRE__API_KEY", secret)];
+        let config = load_text(file, &env).unwrap();
+        assert_eq!(config.namespace.iter().map(|namespace| &*namespace.name).collect::<Vec<_>>(), ["c"]);
+        assert_eq!(config.api_key[0].scopes, Some(vec![fanwire_control::Scope::Publish]));
+        for (key, value) in [("NAMESPACE", "c"), ("NAMESPACE", "{ name = \"c\" }"), ("NAMESPACE__NAME", "c")] {
+            let mut table: Table = file.parse().unwrap();
+            assert!(set(&mut table, key, value).unwrap_err().contains("list"), "{key} {value}");
+        }
+        let wrong = load_text("", &[("FANWIRE__LISTEN", "[1]"), ("FANWIRE__NAMESPACE", "[1]")]).unwrap_err();
+        assert_eq!(wrong.0.len(), 2, "{wrong}");
     }
 
     #[test]

@@ -5,9 +5,10 @@ mod load;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use fanwire_auth::Verifier;
-use fanwire_control::Keys;
+use fanwire_control::{Audit, Keys};
 use serde::{Deserialize, Serialize};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 pub(crate) use load::{Mistakes, load};
 
@@ -95,11 +96,26 @@ pub(crate) enum BrokerKind {
 pub(crate) struct Log {
     /// The least level logged, or directives like `info,fanwire_net=debug`. Default: "info".
     pub level: String,
+    /// Which calls of the control plane are logged, as target `fanwire::audit`, whatever `level` says. Default: "changes".
+    pub audit: Audit,
 }
 
 impl Default for Log {
     fn default() -> Self {
-        Self { level: "info".to_owned() }
+        Self { level: "info".to_owned(), audit: Audit::default() }
+    }
+}
+
+impl Log {
+    /// What is logged.
+    ///
+    /// # Errors
+    ///
+    /// Says what is wrong with `level`.
+    pub(crate) fn filter(&self) -> Result<EnvFilter, tracing_subscriber::filter::ParseError> {
+        let audit = if self.audit == Audit::Off { LevelFilter::OFF } else { LevelFilter::INFO };
+        let directive = format!("fanwire::audit={audit}").parse()?;
+        Ok(EnvFilter::try_new(&self.level)?.add_directive(directive))
     }
 }
 
@@ -117,7 +133,7 @@ impl Config {
                 personal_channel: true,
                 ..fanwire_node::ClientConfig::default()
             },
-            log: Log { level: "warn".to_owned() },
+            log: Log { level: "warn".to_owned(), audit: Audit::Off },
             namespace: vec![fanwire_node::Namespace::open("")],
             ..Self::default()
         }
@@ -208,7 +224,7 @@ impl Config {
                 if shared { " (it is the public listener)" } else { "" }
             ));
         }
-        if let Err(error) = EnvFilter::try_new(&self.log.level) {
+        if let Err(error) = self.log.filter() {
             mistakes.push(format!("log.level: {error}"));
         }
         mistakes.extend(self.secrets().err().into_iter().flatten());
