@@ -12,6 +12,7 @@ use fanwire_wire::{Broadcast, Channel, Disconnect, Position, Publication, Stamp}
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
+use crate::meter::{Heat, Meter};
 use crate::outlet::Outlet;
 use crate::protocol::Encoder;
 use crate::subscription::Subscription;
@@ -26,6 +27,7 @@ pub(crate) struct Hub {
     pub(crate) dirty: RefCell<Vec<Rc<LocalChannel>>>,
     /// The bytes in all open batches.
     pub(crate) open_bytes: Cell<usize>,
+    pub(crate) meter: Meter,
 }
 
 /// What dispatching a broadcast asks of the worker.
@@ -62,6 +64,7 @@ impl Hub {
             position: RefCell::default(),
             members: Cell::new(0),
             dirty: Cell::new(false),
+            heat: Heat::default(),
         });
         channels.insert(name.clone(), Rc::clone(&channel));
         channel
@@ -108,6 +111,8 @@ impl Hub {
                 outcome.late = channel.gap().unpositioned;
                 return outcome;
             }
+            let subscribers = channel.groups.borrow().iter().map(|group| group.entries.len()).sum();
+            self.meter.dispatched(&channel, subscribers);
         }
         let added = channel.append(broadcast, at, &mut outcome);
         if added > 0 {
@@ -131,9 +136,15 @@ pub(crate) struct LocalChannel {
     /// Subscriptions in any state.
     members: Cell<u32>,
     pub(crate) dirty: Cell<bool>,
+    pub(crate) heat: Heat,
 }
 
 impl LocalChannel {
+    /// How many subscriptions it has.
+    pub(crate) fn members(&self) -> u32 {
+        self.members.get()
+    }
+
     /// Counts a new member.
     pub(crate) fn enter(&self) {
         self.members.set(self.members.get() + 1);

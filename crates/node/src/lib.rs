@@ -26,12 +26,14 @@ mod id;
 mod interest;
 mod mailbox;
 mod memory;
+mod meter;
 mod metrics;
 mod namespace;
 mod node;
 mod outlet;
 pub mod presence;
 pub mod protocol;
+mod report;
 pub mod sequencer;
 mod subscription;
 mod sweep;
@@ -46,7 +48,7 @@ pub use client::{
     Client, ClientGuard, ConnectRequest, Connected, Failure, HistoryRequest, Recovery, ServerSide, SubscribeRequest,
     Subscribed,
 };
-pub use cluster::{ChannelSurvey, Missing, NodeSurvey, NodeView};
+pub use cluster::{ChannelSurvey, Missing, NodeReport, NodeSurvey, NodeView, ReportSurvey};
 pub use config::{ClientConfig, Config};
 pub use fanwire_wire::Selection;
 pub use interest::Dispatcher;

@@ -1,6 +1,8 @@
 //! The node's metrics.
 
 use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use fanwire_wire::Disconnect;
 use metrics::{
@@ -10,9 +12,9 @@ use metrics::{
 /// Handles of the node's metrics, made once.
 #[derive(Clone)]
 pub(crate) struct Metrics {
-    pub(crate) publications: Counter,
-    pub(crate) deliveries: Counter,
-    pub(crate) delivered_bytes: Counter,
+    pub(crate) publications: Count,
+    pub(crate) deliveries: Count,
+    pub(crate) delivered_bytes: Count,
     pub(crate) writes: Counter,
     pub(crate) delivery_seconds: Histogram,
     pub(crate) subscriptions: Gauge,
@@ -66,9 +68,9 @@ impl Metrics {
         }
         let lost = |how| counter!("fanwire_unnoticed_losses_total", "how" => how);
         Self {
-            publications: counter!("fanwire_publications_total"),
-            deliveries: counter!("fanwire_deliveries_total"),
-            delivered_bytes: counter!("fanwire_delivered_bytes_total"),
+            publications: Count::of(counter!("fanwire_publications_total")),
+            deliveries: Count::of(counter!("fanwire_deliveries_total")),
+            delivered_bytes: Count::of(counter!("fanwire_delivered_bytes_total")),
             writes: counter!("fanwire_writes_total"),
             delivery_seconds: histogram!("fanwire_delivery_seconds"),
             subscriptions: gauge!("fanwire_subscriptions"),
@@ -85,6 +87,28 @@ impl Metrics {
 
     pub(crate) fn recovered(&self, complete: bool) {
         self.recoveries[usize::from(complete)].increment(1);
+    }
+}
+
+/// A counter that the node itself reads, too.
+#[derive(Clone)]
+pub(crate) struct Count {
+    shown: Counter,
+    total: Arc<AtomicU64>,
+}
+
+impl Count {
+    fn of(shown: Counter) -> Self {
+        Self { shown, total: Arc::default() }
+    }
+
+    pub(crate) fn increment(&self, by: u64) {
+        self.shown.increment(by);
+        self.total.fetch_add(by, Ordering::Relaxed);
+    }
+
+    pub(crate) fn total(&self) -> u64 {
+        self.total.load(Ordering::Relaxed)
     }
 }
 

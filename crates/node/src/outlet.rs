@@ -199,6 +199,11 @@ impl Outlet {
         self.broken.get()
     }
 
+    /// The bytes that wait for the full socket.
+    pub(crate) fn blocked_bytes(&self) -> usize {
+        self.backlog.borrow().as_ref().filter(|backlog| backlog.blocked).map_or(0, |backlog| backlog.bytes)
+    }
+
     /// Whether anything waits.
     pub(crate) fn is_waiting(&self) -> bool {
         self.backlog.borrow().is_some()

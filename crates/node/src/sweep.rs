@@ -71,7 +71,9 @@ impl Sweeps {
         let ended = self.write(metrics, second);
         let now = Instant::now();
         for mark in self.finished.drain(..) {
-            metrics.delivery_seconds.record(now.duration_since(mark.at).as_secs_f64());
+            let took = now.duration_since(mark.at);
+            metrics.delivery_seconds.record(took.as_secs_f64());
+            hub.meter.delivered(took);
         }
         (!self.running.is_empty() || !hub.dirty.borrow().is_empty(), ended)
     }

@@ -43,10 +43,15 @@ pub struct Worker {
     nobody: Arc<str>,
     /// Where the sequence of [`Worker::next_delay`] is.
     gaps_told: Cell<u32>,
+    /// Where the next search for slow clients begins.
+    searched: Cell<usize>,
 }
 
 /// The time over which subscribers are told that their position cannot be continued.
 const TELL_WITHIN: Duration = Duration::from_secs(5);
+
+/// The connections among which slow ones are searched at once: a millisecond or two.
+const MAX_SEARCHED: usize = 16 * 1024;
 
 /// The open batches that may gather before their sweep comes first.
 const MAX_OPEN_BYTES: usize = 256 * 1024;
@@ -71,6 +76,7 @@ impl Worker {
             queued: Rc::default(),
             nobody: "".into(),
             gaps_told: Cell::default(),
+            searched: Cell::default(),
         });
         tokio::task::spawn_local(vital("delivery", Rc::clone(&worker).deliver()));
         tokio::task::spawn_local(vital("timers", Rc::clone(&worker).keep_time()));
@@ -124,6 +130,31 @@ impl Worker {
     /// Connections that are somebody's, and subscriptions.
     pub(crate) fn counts(&self) -> (usize, usize) {
         (self.connected.get(), self.subscriptions.get())
+    }
+
+    /// The bytes that wait for full sockets.
+    pub(crate) fn waiting_bytes(&self) -> usize {
+        self.queued.get()
+    }
+
+    /// Some of the connections for which bytes wait, each with how many, those with the most first. It looks at no more than a
+    /// part of many connections, and at the next part the next time.
+    pub(crate) fn slowest(&self, most: usize) -> Vec<(usize, Rc<Client>)> {
+        if self.queued.get() == 0 {
+            return Vec::new();
+        }
+        let clients = self.clients.borrow();
+        let end = clients.capacity();
+        let first = if self.searched.get() < end { self.searched.get() } else { 0 };
+        let part = end.min(MAX_SEARCHED);
+        self.searched.set(if part < end { (first + part) % end } else { 0 });
+        let keys = (first..end).chain(0..first).take(part);
+        let waiting =
+            |client: &Rc<Client>| Some((client.blocked_bytes(), Rc::clone(client))).filter(|(bytes, _)| *bytes > 0);
+        let mut slow: Vec<_> = keys.filter_map(|key| waiting(clients.get(key)?)).collect();
+        slow.sort_unstable_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));
+        slow.truncate(most);
+        slow
     }
 
     /// A connection has become somebody's.
@@ -334,6 +365,7 @@ impl Worker {
                     tokio::task::yield_now().await;
                 }
             }
+            self.hub.meter.tick();
             self.report(&mut reported);
         }
     }

@@ -2,6 +2,7 @@
 
 mod control;
 mod convert;
+mod report;
 
 use std::sync::Arc;
 
@@ -18,6 +19,7 @@ mod proto {
 use proto::envelope::Body;
 
 pub use control::{Answer, ChannelList, Command, Control, ControlBody, NodeInfo, NodeState, Question};
+pub use report::{HotChannel, Report, SlowClient, Traffic};
 
 /// One message between nodes.
 #[derive(Clone, Debug, PartialEq)]

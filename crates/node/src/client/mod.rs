@@ -113,6 +113,17 @@ impl Client {
         self.user.borrow().clone()
     }
 
+    /// The name of the protocol it speaks.
+    #[must_use]
+    pub fn protocol(&self) -> &'static str {
+        self.protocol
+    }
+
+    /// The bytes that wait for its full socket.
+    pub(crate) fn blocked_bytes(&self) -> usize {
+        self.outlet.blocked_bytes()
+    }
+
     /// The worker it belongs to.
     #[must_use]
     pub fn worker(&self) -> &Rc<Worker> {

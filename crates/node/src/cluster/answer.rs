@@ -25,6 +25,7 @@ impl Node {
             Question::Channels { pattern, limit } => {
                 async move { Answer::Channels(node.channels_like(&pattern, limit).await) }.boxed()
             }
+            Question::Report { limit } => async move { Answer::Report(node.report(limit).await) }.boxed(),
             Question::Unknown => ready(Answer::Unsupported).boxed(),
         }
     }

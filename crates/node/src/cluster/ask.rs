@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use fanwire_wire::cluster::{Answer, ChannelList, Command, Control, ControlBody, Question};
+use fanwire_wire::cluster::{Answer, ChannelList, Command, Control, ControlBody, Question, Report};
 use fanwire_wire::{Channel, Disconnect, Position, Refusal, Selection};
 use futures_util::future::{join, join_all};
 use tokio::time::{Instant, timeout_at};
@@ -44,6 +44,24 @@ pub struct ChannelSurvey {
     pub more: bool,
     /// Who did not answer.
     pub missing: Missing,
+}
+
+/// What stands out on the nodes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ReportSurvey {
+    /// By node; this one first.
+    pub reports: Vec<NodeReport>,
+    /// Who did not answer.
+    pub missing: Missing,
+}
+
+/// What stands out on one node.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NodeReport {
+    /// Its id.
+    pub node: String,
+    /// What does.
+    pub report: Report,
 }
 
 /// How long the other nodes may take to answer.
@@ -144,6 +162,22 @@ impl Node {
         });
         let ChannelList { channels, more } = merge(lists.chain([own]));
         Ok(ChannelSurvey { channels, more, missing: asked.missing })
+    }
+
+    /// Asks all nodes what stands out on them, with at most `limit` entries in each list ([`Node::report`]).
+    ///
+    /// # Errors
+    ///
+    /// Code 111 if too much has been asked of the others already.
+    pub async fn survey_reports(&self, limit: u32) -> Result<ReportSurvey, Refusal> {
+        let open = self.dispatcher().inbox().open()?;
+        let (own, asked) = join(self.report(limit), self.ask(open, Question::Report { limit })).await;
+        let others = asked.answers.into_iter().filter_map(|(node, answer)| match answer {
+            Answer::Report(report) => Some(NodeReport { node, report }),
+            _ => None,
+        });
+        let own = NodeReport { node: self.id().to_owned(), report: own };
+        Ok(ReportSurvey { reports: [own].into_iter().chain(others).collect(), missing: asked.missing })
     }
 
     async fn command(&self, command: Command) -> Result<Missing, Refusal> {

@@ -29,7 +29,7 @@ use self::registry::Registry;
 use crate::Node;
 use crate::broker::Recipient;
 
-pub use ask::{ChannelSurvey, Missing, NodeSurvey};
+pub use ask::{ChannelSurvey, Missing, NodeReport, NodeSurvey, ReportSurvey};
 pub(crate) use inbox::Inbox;
 
 /// What a node knows of the others.
@@ -96,7 +96,7 @@ impl Node {
     /// What this node has.
     pub(crate) async fn info(&self) -> NodeInfo {
         let cluster = self.cluster();
-        let counts = self.counts().await;
+        let (counts, traffic) = tokio::join!(self.counts(), self.traffic());
         let draining = cluster.draining.load(Ordering::Relaxed) || !self.is_open();
         NodeInfo {
             name: self.name().to_owned(),
@@ -108,6 +108,7 @@ impl Node {
             channels: counts.channels as u64,
             workers: self.workers() as u32,
             state: if draining { NodeState::Draining } else { NodeState::Active },
+            traffic,
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::report::{Report, Traffic};
 use crate::{Channel, Disconnect, Grant, Position, Selection};
 
 /// What a node tells one other node, or all of them.
@@ -62,6 +63,8 @@ pub struct NodeInfo {
     pub workers: u32,
     /// What it is about to do.
     pub state: NodeState,
+    /// What it does.
+    pub traffic: Traffic,
 }
 
 /// What a node is about to do.
@@ -88,6 +91,11 @@ pub enum Question {
         /// The form of their names: `*` stands for any text.
         pattern: String,
         /// The most channels in the answer, in the order of their names.
+        limit: u32,
+    },
+    /// What stands out on it.
+    Report {
+        /// The most entries in each list of the answer.
         limit: u32,
     },
     /// Something a later version knows.
@@ -142,6 +150,8 @@ pub enum Answer {
     Info(NodeInfo),
     /// To [`Question::Channels`].
     Channels(ChannelList),
+    /// To [`Question::Report`].
+    Report(Report),
 }
 
 /// Channels with subscribers.
@@ -166,7 +176,7 @@ impl ControlBody {
     }
 
     /// Every name.
-    pub const KINDS: [&str; 10] = [
+    pub const KINDS: [&str; 11] = [
         "announcement",
         "farewell",
         "reply",
@@ -176,6 +186,7 @@ impl ControlBody {
         "refresh",
         "info",
         "channels",
+        "report",
         "unknown",
     ];
 }
@@ -191,6 +202,7 @@ impl Question {
             Self::Command(Command::Refresh { .. }) => "refresh",
             Self::Info => "info",
             Self::Channels { .. } => "channels",
+            Self::Report { .. } => "report",
             Self::Unknown => "unknown",
         }
     }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::control::{Answer, ChannelList, Command, Control, ControlBody, NodeInfo, NodeState, Question};
+use super::report::Report;
 use super::{InvalidEnvelope, channel, proto};
 use crate::{Channel, Disconnect, Epoch, Grant, Overrides, Position, Selection};
 
@@ -58,6 +59,7 @@ fn question_to_proto(question: &Question) -> Option<ProtoQuestion> {
         Question::Channels { pattern, limit } => {
             ProtoQuestion::Channels(proto::ChannelsQuestion { pattern: pattern.clone(), limit: *limit })
         }
+        Question::Report { limit } => ProtoQuestion::Report(proto::ReportQuestion { limit: *limit }),
         Question::Unknown => return None,
     })
 }
@@ -68,6 +70,7 @@ fn question_from_proto(question: ProtoQuestion) -> Option<Question> {
         ProtoQuestion::Channels(proto::ChannelsQuestion { pattern, limit }) => {
             return Some(Question::Channels { pattern, limit });
         }
+        ProtoQuestion::Report(proto::ReportQuestion { limit }) => return Some(Question::Report { limit }),
         ProtoQuestion::Subscribe(proto::Subscribe { selection, channel: name, grant, since }) => Command::Subscribe {
             selection: selection?.into(),
             channel: channel(&name).ok()?,
@@ -131,6 +134,7 @@ impl From<&Answer> for ProtoAnswer {
                 };
                 Self::Channels(proto::ChannelsAnswer { channels: channels.iter().map(members).collect(), more: *more })
             }
+            Answer::Report(report) => Self::Report(report.into()),
         }
     }
 }
@@ -144,6 +148,7 @@ fn answer_from_proto(answer: ProtoAnswer) -> Option<Answer> {
             let channels = channels.into_iter().map(|entry| Some((channel(&entry.channel).ok()?, entry.members)));
             Answer::Channels(ChannelList { channels: channels.collect::<Option<_>>()?, more })
         }
+        ProtoAnswer::Report(report) => Answer::Report(Report::read(report)?),
     })
 }
 
@@ -163,6 +168,7 @@ impl From<&NodeInfo> for proto::NodeInfo {
                 NodeState::Draining => proto::NodeState::Draining.into(),
                 NodeState::Unknown => i32::MAX,
             },
+            traffic: Some((&node.traffic).into()),
         }
     }
 }
@@ -184,6 +190,7 @@ impl From<proto::NodeInfo> for NodeInfo {
             channels: node.channels,
             workers: node.workers,
             state,
+            traffic: node.traffic.unwrap_or_default().into(),
         }
     }
 }

@@ -73,11 +73,26 @@ fn control() -> impl Strategy<Value = ControlBody> {
 fn node() -> impl Strategy<Value = NodeInfo> {
     let state = prop_oneof![Just(NodeState::Active), Just(NodeState::Draining), Just(NodeState::Unknown)];
     let numbers = (any::<u64>(), any::<u64>(), any::<u64>(), any::<u64>(), any::<u32>());
-    (".{0,8}", ".{0,8}", any::<u32>(), numbers, state).prop_map(|(name, version, uptime, numbers, state)| {
+    let rest = (state, traffic());
+    (".{0,8}", ".{0,8}", any::<u32>(), numbers, rest).prop_map(|(name, version, uptime, numbers, (state, traffic))| {
         let (clients, users, subscriptions, channels, workers) = numbers;
         let uptime = Duration::from_millis(uptime.into());
-        NodeInfo { name, version, uptime, clients, users, subscriptions, channels, workers, state }
+        NodeInfo { name, version, uptime, clients, users, subscriptions, channels, workers, state, traffic }
     })
+}
+
+fn traffic() -> impl Strategy<Value = Traffic> {
+    let times = any::<[u32; 2]>().prop_map(|micros| micros.map(|micros| Duration::from_micros(micros.into())));
+    (any::<[u64; 4]>(), times).prop_map(
+        |([publications, deliveries, delivered_bytes, waiting_bytes], [median, p99])| Traffic {
+            publications,
+            deliveries,
+            delivered_bytes,
+            waiting_bytes,
+            median,
+            p99,
+        },
+    )
 }
 
 fn question() -> impl Strategy<Value = Question> {
@@ -85,6 +100,7 @@ fn question() -> impl Strategy<Value = Question> {
         command().prop_map(Question::Command),
         Just(Question::Info),
         (".{0,8}", any::<u32>()).prop_map(|(pattern, limit)| Question::Channels { pattern, limit }),
+        any::<u32>().prop_map(|limit| Question::Report { limit }),
         Just(Question::Unknown),
     ]
 }
@@ -130,7 +146,19 @@ fn answer() -> impl Strategy<Value = Answer> {
         Just(Answer::Unsupported),
         node().prop_map(Answer::Info),
         channels.prop_map(|(channels, more)| Answer::Channels(ChannelList { channels, more })),
+        report().prop_map(Answer::Report),
     ]
+}
+
+fn report() -> impl Strategy<Value = Report> {
+    let rate = || 0.0..1e9_f64;
+    let hot = (name(), any::<u64>(), rate(), rate()).prop_map(|(channel, subscribers, publications, deliveries)| {
+        HotChannel { channel, subscribers, publications_per_second: publications, deliveries_per_second: deliveries }
+    });
+    let slow = (".{0,8}", ".{0,8}", ".{0,8}", any::<u64>())
+        .prop_map(|(client, user, protocol, waiting_bytes)| SlowClient { client, user, protocol, waiting_bytes });
+    (proptest::collection::vec(hot, 0..3), proptest::collection::vec(slow, 0..3))
+        .prop_map(|(channels, clients)| Report { channels, clients })
 }
 
 proptest! {
@@ -229,4 +257,23 @@ fn every_kind_has_its_name_in_the_list() {
     proptest!(|(body in control())| {
         prop_assert!(ControlBody::KINDS.contains(&body.kind()));
     });
+}
+
+#[test]
+fn reports_are_added_up() {
+    let hot = |name: &str, subscribers, publications_per_second, deliveries_per_second| HotChannel {
+        channel: Channel::new(name).unwrap(),
+        subscribers,
+        publications_per_second,
+        deliveries_per_second,
+    };
+    let slow =
+        |client: &str, waiting_bytes| SlowClient { client: client.into(), waiting_bytes, ..SlowClient::default() };
+    let one = Report { channels: vec![hot("a", 2, 1.0, 2.0), hot("b", 1, 1.0, 1.0)], clients: vec![slow("x", 5)] };
+    let two = Report { channels: vec![hot("b", 3, 0.5, 1.5), hot("c", 9, 0.1, 0.9)], clients: vec![slow("y", 7)] };
+    let all = Report {
+        channels: vec![hot("b", 4, 1.0, 2.5), hot("a", 2, 1.0, 2.0)],
+        clients: vec![slow("y", 7), slow("x", 5)],
+    };
+    assert_eq!(Report::sum([one, two], 2), all);
 }
