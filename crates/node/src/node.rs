@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use fanwire_wire::{Channel, ClientInfo, Disconnect, Payload, Position, Publication, Refusal};
 use futures_util::future::join_all;
 use tokio::sync::oneshot;
@@ -26,8 +27,9 @@ use crate::{Dispatcher, Worker};
 
 /// What a node's workers and its control plane share.
 pub struct Node {
-    config: Config,
-    namespaces: Namespaces,
+    /// People's name for it; empty for its id.
+    name: String,
+    rules: ArcSwap<Rules>,
     dispatcher: Arc<Dispatcher>,
     broker: Box<dyn Broker>,
     presence: Box<dyn Presence>,
@@ -40,6 +42,18 @@ pub struct Node {
     farewells: Arc<()>,
     users: Users,
     cluster: Cluster,
+}
+
+/// What may change while the node runs, always as a whole.
+struct Rules {
+    config: Arc<Config>,
+    namespaces: Namespaces,
+}
+
+impl From<Config> for Rules {
+    fn from(config: Config) -> Self {
+        Self { namespaces: Namespaces::new(&config.namespaces), config: Arc::new(config) }
+    }
 }
 
 /// What a [`Node`] is made of.
@@ -116,9 +130,9 @@ impl Node {
     pub fn new(parts: Parts) -> Arc<Self> {
         let Parts { config, dispatcher, broker, presence, authorizer } = parts;
         Arc::new(Self {
-            namespaces: Namespaces::new(&config.namespaces),
             connections: dispatcher.mailboxes().iter().map(|_| AtomicUsize::new(0)).collect(),
-            config,
+            name: config.name.clone(),
+            rules: ArcSwap::from_pointee(config.into()),
             dispatcher,
             broker,
             presence,
@@ -140,20 +154,27 @@ impl Node {
     /// What people call the node; its id if it was given no name.
     #[must_use]
     pub fn name(&self) -> &str {
-        if self.config.name.is_empty() { self.id() } else { &self.config.name }
+        if self.name.is_empty() { self.id() } else { &self.name }
     }
 
-    /// Limits and rules.
+    /// Limits and rules, as they are at the moment.
     #[must_use]
-    pub fn config(&self) -> &Config {
-        &self.config
+    pub fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.rules.load().config)
+    }
+
+    /// Takes other limits and rules; the node keeps its name. What is asked from now on is decided by them. What was agreed
+    /// before stays: a subscription keeps its terms, a connection the size of its queue and its next ping.
+    pub fn reconfigure(&self, config: Config) {
+        self.rules.store(Arc::new(Config { name: self.name.clone(), ..config }.into()));
     }
 
     /// The namespace of a channel. Where everything is allowed, an unknown one is like the nameless one.
     #[must_use]
     pub fn namespace(&self, channel: &Channel) -> Option<Arc<Namespace>> {
-        let fallback = || self.config.client.insecure.then(|| self.namespaces.nameless().unwrap_or_default());
-        self.namespaces.resolve(channel).or_else(fallback)
+        let rules = self.rules.load();
+        let fallback = || rules.config.client.insecure.then(|| rules.namespaces.nameless().unwrap_or_default());
+        rules.namespaces.resolve(channel).or_else(fallback)
     }
 
     /// Publishes to the cluster; resolves when the broker has applied it.
@@ -187,7 +208,7 @@ impl Node {
     /// Codes 100, 102, 108, and 112 if the position belongs to another life of the stream.
     pub async fn history(&self, channel: &Channel, request: HistoryRequest) -> Result<History, Refusal> {
         self.keeps_history(channel)?;
-        let history = self.broker.history(channel, request.query(self.config.client.history_limit)).await;
+        let history = self.broker.history(channel, request.query(self.config().client.history_limit)).await;
         let history = history.map_err(|error| self.unavailable(&error))?;
         let elsewhere = |since: &Position| !since.epoch.is_empty() && since.epoch != history.top.epoch;
         if request.since.as_ref().is_some_and(elsewhere) {

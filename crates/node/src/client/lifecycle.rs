@@ -61,8 +61,8 @@ impl Client {
         session: Box<dyn Session>,
         socket: impl Socket + 'static,
     ) -> ClientGuard {
-        let config = &worker.node().config().client;
-        let outlet = Outlet::new(socket, config.queue_size, worker.queue_gauge());
+        let config = worker.node().config();
+        let outlet = Outlet::new(socket, config.client.queue_size, worker.queue_gauge());
         let now = worker.second();
         let client = Rc::new(Self {
             worker: Rc::clone(worker),
@@ -79,7 +79,7 @@ impl Client {
             ended: RefCell::default(),
             timers: Timers {
                 last_read: Cell::new(now),
-                deadline: Cell::new(now + seconds(config.connect_timeout)),
+                deadline: Cell::new(now + seconds(config.client.connect_timeout)),
                 ..Timers::default()
             },
         });
@@ -144,6 +144,7 @@ impl Client {
         // Spread over the second half of the interval, so that clients that came together are not pinged together.
         let spread = (self.outlet.key.get() % 256) * (interval / 2) / 256;
         self.timers.next_ping.set(self.worker.second() + interval - spread);
+        self.timers.ping_interval.set(interval);
         self.schedule();
         let ttl = self.ttl(identity.expire_at);
         Ok(Connected { client: self.id(), ttl, ping: interval, subscriptions })
@@ -226,7 +227,8 @@ impl Client {
         }
         self.timers.check.set(0);
         let due = |timer: &Cell<u32>| timer.get() != 0 && timer.get() <= now;
-        let config = &self.worker.node().config().client;
+        let config = self.worker.node().config();
+        let config = &config.client;
         if self.is_closed() {
             return if due(&self.timers.deadline) { self.outlet.abort() } else { self.schedule() };
         }
@@ -241,13 +243,14 @@ impl Client {
         }
         self.end_expired_subscriptions(now);
         if due(&self.timers.next_ping) {
-            self.ping(now, seconds(config.ping_interval));
+            self.ping(now);
         }
         self.schedule();
     }
 
     /// Pings a client unless bytes went both ways within half the interval: each end needs a sign of the other.
-    fn ping(self: &Rc<Self>, now: u32, interval: u32) {
+    fn ping(self: &Rc<Self>, now: u32) {
+        let interval = self.timers.ping_interval.get();
         let quiet_since = self.timers.last_read.get().min(self.outlet.last_write.get());
         let patience = interval.div_ceil(2);
         if quiet_since + patience > now {
@@ -265,7 +268,8 @@ impl Client {
         if self.is_closed() && self.timers.deadline.get() == 0 {
             return;
         }
-        let config = &self.worker.node().config().client;
+        let config = self.worker.node().config();
+        let config = &config.client;
         let grace = seconds(config.expiry_grace);
         let after = |timer: &Cell<u32>, delay: u32| (timer.get() != 0).then(|| timer.get() + delay);
         let subscriptions = self.subscriptions.borrow();
@@ -288,7 +292,8 @@ impl Client {
 
     async fn identify(&self, token: &str) -> Result<Identity, Failure> {
         let node = self.worker.node();
-        let config = &node.config().client;
+        let config = node.config();
+        let config = &config.client;
         if token.is_empty() {
             let welcome = config.anonymous || config.insecure;
             return if welcome { Ok(Identity::default()) } else { Err(Refusal::Unauthorized.into()) };

@@ -73,6 +73,8 @@ struct Timers {
     pinged: Cell<u32>,
     /// When the next ping may be due.
     next_ping: Cell<u32>,
+    /// The silence after which it is: as the client was told when it connected, for it counts on that.
+    ping_interval: Cell<u32>,
     /// When the connection's term ends.
     expires: Cell<u32>,
     /// By when it must have connected, or its last frame must have left.
