@@ -65,6 +65,8 @@ OVERVIEW = [
               ("{{refusal}}", "sum by (refusal) (rate(fanwire_refusals_total@[$__rate_interval])) > 0"), stack=True),
         panel("Recoveries", "Subscriptions that continued where they stopped, and those that could not.", "ops",
               by("outcome", "fanwire_recoveries_total")),
+        panel("Clients that move", "Asked to come back to another node, by why.", "ops", by("why", "fanwire_moved_total"), stack=True),
+        panel("Still to move", "Connections of nodes that go down.", "short", ("{{instance}}", "fanwire_drain_remaining_connections@"), stack=True),
     ]),
     ("Work", [
         panel("Deliveries", "By node.", "ops", by("instance", "fanwire_deliveries_total"), stack=True),

@@ -75,7 +75,12 @@ down() {
     local part index failed=0
     for ((index = ${#parts[@]} - 1; index >= 0; index--)); do
         part=${parts[index]}
-        stop "$part" || failed=1
+        # A second signal: nobody waits for the clients of a cluster that goes.
+        if [[ $part == node* ]]; then
+            stop "$part" TERM INT || failed=1
+        else
+            stop "$part" TERM || failed=1
+        fi
     done
     rm -rf "$dir"
     return "$failed"
@@ -103,7 +108,7 @@ restart() {
         echo "there is no cluster in $dir" >&2
         exit 1
     fi
-    stop "$1"
+    stop "$1" TERM
     start_node "$1"
     wait_until_ready "$1"
 }
@@ -179,25 +184,29 @@ start() {
     echo "$! $(started $!)" >"$dir/pids/$part"
 }
 
-# Ends a part and waits for it. Fails if it has to be killed.
+# stop PART SIGNAL…: ends a part and waits for it, as long as a node may take to let its clients go ([drain]). Fails if it
+# has to be killed.
 stop() {
-    local pid patience
-    if ! runs "$1"; then
-        rm -f "$dir/pids/$1"
+    local part=$1 pid patience signal
+    shift
+    if ! runs "$part"; then
+        rm -f "$dir/pids/$part"
         return
     fi
-    pid=$(process "$1")
-    kill "$pid"
-    for ((patience = 100; patience > 0; patience--)); do
-        if ! runs "$1"; then
-            rm -f "$dir/pids/$1"
+    pid=$(process "$part")
+    for signal in "$@"; do
+        kill -s "$signal" "$pid"
+    done
+    for ((patience = 1500; patience > 0; patience--)); do
+        if ! runs "$part"; then
+            rm -f "$dir/pids/$part"
             return
         fi
         sleep 0.1
     done
-    echo "$1 does not end; killed" >&2
+    echo "$part does not end; killed" >&2
     kill -9 "$pid"
-    rm -f "$dir/pids/$1"
+    rm -f "$dir/pids/$part"
     return 1
 }
 

@@ -35,7 +35,7 @@ class Gateway:
         self.folder = tempfile.TemporaryDirectory(prefix="fanwire-e2e-")
         file = pathlib.Path(self.folder.name, "fanwire.toml")
         listen = "".join(f'{name} = "127.0.0.1:0"\n' for name in ("public", "control", "ops"))
-        file.write_text(f'[listen]\n{listen}[log]\nlevel = "warn"\n{self.config}')
+        file.write_text(f'[listen]\n{listen}[log]\nlevel = "warn"\n[drain]\ngrace = "0s"\n{self.config}')
         self.log = pathlib.Path(self.folder.name, "log")
         with self.log.open("w") as log:
             self.process = subprocess.Popen(

@@ -14,6 +14,8 @@ import { ENCODINGS, newClient } from './sdk.mjs';
 const SCRIPT = fileURLToPath(new URL('../deploy/local-cluster.sh', import.meta.url));
 const KEY = readFileSync(new URL('../deploy/secrets/api-key', import.meta.url), 'utf8').trim();
 const NODES = ['node1', 'node2', 'node3'];
+/** The clients that a node which goes down lets go in any second, at most. */
+const RATE = 10;
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
 // Where `./test e2e-tools` puts Prometheus' programs, and Debian HAProxy.
 process.env.PATH += `:${join(ROOT, '.test/deploy/bin')}:/usr/sbin`;
@@ -21,7 +23,15 @@ const DASHBOARDS = filesIn('deploy/grafana/dashboards', '.json');
 
 describe('a cluster of plain processes', () => {
   const folder = mkdtempSync(join(tmpdir(), 'fanwire-e2e-'));
-  const env = { CLUSTER_DIR: join(folder, 'cluster'), FANWIRE_BIN: BINARY };
+  // The balancer notices within two seconds that a node is not ready. The log says when which connection was ended.
+  const env = {
+    CLUSTER_DIR: join(folder, 'cluster'),
+    FANWIRE_BIN: BINARY,
+    FANWIRE__DRAIN__GRACE: '3s',
+    FANWIRE__DRAIN__RATE: `${RATE}`,
+    FANWIRE__DRAIN__DEADLINE: '30s',
+    FANWIRE__LOG__LEVEL: 'info,fanwire_node=debug',
+  };
   const script = (...args) => run(SCRIPT, args, { env });
   const port = (offset) => Number(env.CLUSTER_PORT) + offset;
   const url = () => `ws://127.0.0.1:${port(0)}/connection/websocket`;
@@ -124,6 +134,12 @@ describe('a cluster of plain processes', () => {
     const moves = clients.map(({ recovered }) => recovered.length);
     t.diagnostic(`${published} publications, 30 clients, each moved ${Math.min(...moves)} to ${Math.max(...moves)} times`);
     assert.ok(Math.min(...moves) >= rounds, 'every node was restarted, so every client has moved');
+    const drained = NODES.map((node) => drainedBy(readFileSync(join(env.CLUSTER_DIR, 'logs', `${node}.log`), 'utf8')));
+    const most = Math.max(...drained.map(mostInASecond));
+    t.diagnostic(`at most ${most} clients let go in a second; ${RATE} are allowed`);
+    // One more, for a log line may be late.
+    assert.ok(most <= RATE + 1, `${most} in a second`);
+    assert.ok(drained.flat().length >= Math.min(...moves) * clients.length);
 
     assert.equal((await script('status')).code, 0);
     assert.ok((await metrics(port(22))).sum('fanwire_connections') > 0, 'a node that came back is given clients');
@@ -152,6 +168,17 @@ describe('a cluster of plain processes', () => {
     return answer.data;
   }
 });
+
+/** When a node that went down let a client go, in milliseconds. Fails if it had to end some of them. */
+function drainedBy(log) {
+  assert.doesNotMatch(log, /deadline is over|second signal/);
+  const lines = log.split('\n').filter((line) => line.includes('closing connection') && line.includes('reason="shutdown"'));
+  return lines.map((line) => Date.parse(line.split(' ')[0]));
+}
+
+function mostInASecond(times) {
+  return Math.max(0, ...times.map((start) => times.filter((time) => time >= start && time < start + 1000).length));
+}
 
 /** The metrics that each dashboard, rule and document names, by file. */
 function namedMetrics() {

@@ -7,11 +7,10 @@ use std::time::Duration;
 use fanwire_control::Api;
 use fanwire_native::Native;
 use fanwire_net::{Site, Workers};
-use fanwire_node::{Broker, Dispatcher, MemoryBroker, MemoryPresence, Node, Parts, Presence};
+use fanwire_node::{Broker, Dispatcher, MemoryBroker, MemoryPresence, Node, Parts, Phase, Presence};
 use fanwire_plain::Plain;
 use futures_util::FutureExt;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
 
 use crate::config::{BrokerKind, Config, Mistakes};
 use crate::listeners::Listeners;
@@ -74,14 +73,12 @@ pub(crate) fn run(config: &Config, mode: Mode) -> Result<(), Error> {
             presence,
             authorizer: Box::new(verifier),
         });
-        let (leave, leaving) = watch::channel(false);
         let api = Arc::new(Api::new(Arc::clone(&node), &keys, config.log.audit));
         let mut listeners = Listeners::bind(&config.listen)?;
         let readiness = Readiness {
             node: Arc::clone(&node),
             health: health.clone(),
             unready_when_down: config.broker.redis.unready_when_down,
-            leaving: leaving.clone(),
         };
         let control = format!("http://{}", listeners.control_addr());
 
@@ -104,10 +101,9 @@ pub(crate) fn run(config: &Config, mode: Mode) -> Result<(), Error> {
         if let Some(health) = health.filter(|_| !give_up_after.is_zero()) {
             tokio::spawn(give_up(Arc::clone(&node), health, give_up_after));
         }
-        for (listener, site) in listeners.into_sites() {
-            let mut leaving = leaving.clone();
-            // Fails when the sender is gone, which is the same.
-            let stop = async move { drop(leaving.wait_for(|leaving| *leaving).await) };
+        for (listener, site, until) in listeners.into_sites() {
+            let leaving = Arc::clone(&node);
+            let stop = async move { leaving.reaches(until).await };
             let served = fanwire_net::serve(listener, Arc::clone(&node), site, stop);
             tokio::spawn(served.map(|served| {
                 if let Err(error) = served {
@@ -123,9 +119,14 @@ pub(crate) fn run(config: &Config, mode: Mode) -> Result<(), Error> {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
+            () = node.reaches(Phase::Leaving) => {}
+        }
+        tokio::select! {
+            () = node.drain(&config.drain) => {}
+            _ = terminate.recv() => tracing::warn!("a second signal: the rest is ended at once"),
+            _ = interrupt.recv() => tracing::warn!("a second signal: the rest is ended at once"),
         }
         tracing::info!("shutting down");
-        leave.send_replace(true);
         node.shut_down().await;
         // Joining threads blocks, but nothing else is left to run.
         tokio::task::block_in_place(|| workers.stop());

@@ -36,6 +36,21 @@ enum Command {
     },
     /// List the nodes of a cluster, with what each has
     Nodes(Remote),
+    /// Let a node go down: its clients move to the other nodes, as fast as its configuration allows, then it ends
+    Drain {
+        #[command(flatten)]
+        remote: Remote,
+        /// The id or the name of the node; without one, the node that is asked
+        node: Option<String>,
+    },
+    /// Even out the clients over the nodes: those that nodes have above the mean are asked to come back
+    Rebalance {
+        #[command(flatten)]
+        remote: Remote,
+        /// The most clients that are asked in a second, over all nodes
+        #[arg(long, value_name = "CLIENTS", default_value_t = 50.0)]
+        rate: f64,
+    },
     /// Print the commented reference configuration
     DefaultConfig,
     /// Print the version
@@ -52,6 +67,8 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
             Err(mistakes) => complain(&mistakes),
         },
         Command::Nodes(remote) => remote::nodes(&remote),
+        Command::Drain { remote, node } => remote::drain(&remote, node.as_deref()),
+        Command::Rebalance { remote, rate } => remote::rebalance(&remote, rate),
         Command::DefaultConfig => print(include_str!("../../../deploy/fanwire.toml")),
         Command::Version => print(concat!("fanwire ", env!("CARGO_PKG_VERSION"), "\n")),
     }

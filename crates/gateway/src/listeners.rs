@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use fanwire_net::{Error, Listener, Site};
+use fanwire_node::Phase;
 
 use crate::config::{Config, Listen};
 
@@ -58,9 +59,13 @@ impl Listeners {
         self.addr(self.control)
     }
 
-    /// Each socket and what it carries.
-    pub(crate) fn into_sites(self) -> Vec<(Listener, Site)> {
-        self.open
+    /// Each socket and what it carries, with the phase of the node's way down in which it closes: the one that carries clients
+    /// and nothing else when no more of them are taken, all others at the end.
+    pub(crate) fn into_sites(self) -> Vec<(Listener, Site, Phase)> {
+        let Self { open, public, control, ops } = self;
+        let until =
+            |index| if index == public && ![control, ops].contains(&index) { Phase::Moving } else { Phase::Ending };
+        open.into_iter().enumerate().map(|(index, (listener, site))| (listener, site, until(index))).collect()
     }
 
     /// What `fanwire serve` prints when it is ready.
@@ -114,11 +119,12 @@ mod tests {
     fn equal_addresses_are_one_socket_and_free_ports_are_not() {
         let free: SocketAddr = "127.0.0.1:0".parse().unwrap();
         let listeners = Listeners::bind(&Listen { public: free, control: free, ops: free }).unwrap();
-        assert_eq!(listeners.open.len(), 3);
         let held = listeners.control_addr();
         assert!(Listeners::bind(&Listen { public: held, control: free, ops: free }).is_err(), "the port is taken");
-        drop(listeners);
+        let closed: Vec<_> = listeners.into_sites().iter().map(|(.., closed)| *closed).collect();
+        assert_eq!(closed, [Phase::Moving, Phase::Ending, Phase::Ending]);
         let shared = Listeners::bind(&Listen { public: held, control: held, ops: held }).unwrap();
-        assert_eq!(shared.into_sites().len(), 1);
+        let closed: Vec<_> = shared.into_sites().iter().map(|(.., closed)| *closed).collect();
+        assert_eq!(closed, [Phase::Ending], "backends publish until the end");
     }
 }

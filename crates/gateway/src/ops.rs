@@ -5,13 +5,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fanwire_net::Handler;
-use fanwire_node::Node;
+use fanwire_node::{Node, Phase};
 use futures_util::FutureExt;
 use http::{Response, StatusCode, header};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use metrics_process::Collector;
 use serde_json::json;
-use tokio::sync::watch;
 
 /// Installs the recorder behind every metric of the process.
 ///
@@ -54,8 +53,6 @@ pub(crate) struct Readiness {
     /// Of the broker, if that can be ill.
     pub(crate) health: Option<fanwire_redis::Health>,
     pub(crate) unready_when_down: bool,
-    /// The node goes down.
-    pub(crate) leaving: watch::Receiver<bool>,
 }
 
 impl Readiness {
@@ -67,7 +64,7 @@ impl Readiness {
         Arc::new(move |_request| {
             let up = self.health.as_ref().is_none_or(fanwire_redis::Health::is_up);
             let (ready, status) = match () {
-                () if *self.leaving.borrow() => (false, "shutting down"),
+                () if self.node.phase() > Phase::Active => (false, "shutting down"),
                 () if !self.node.is_open() => (false, "handing over"),
                 () if !up => (!self.unready_when_down, "degraded"),
                 () => (true, "ready"),

@@ -51,6 +51,10 @@ pub struct ClientConfig {
     /// How long after its expiry a connection or subscription may still be renewed. Default: 25s.
     #[serde(with = "duration")]
     pub expiry_grace: Duration,
+    /// How long a connection lives at most before it is asked to come back (3011); each for a random time between three
+    /// quarters of this and all of it. 0 for ever. Default: 0s.
+    #[serde(with = "duration")]
+    pub lifetime: Duration,
 }
 
 impl Default for ClientConfig {
@@ -68,6 +72,7 @@ impl Default for ClientConfig {
             pong_timeout: Duration::from_secs(8),
             connect_timeout: Duration::from_secs(10),
             expiry_grace: Duration::from_secs(25),
+            lifetime: Duration::ZERO,
         }
     }
 }

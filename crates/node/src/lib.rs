@@ -8,6 +8,7 @@
 //! - [`Capability`]: what a token permits beside the namespaces
 //! - [`Broker`], [`Presence`], [`Authorizer`]: what the node leans on; [`MemoryBroker`] and [`MemoryPresence`] for one node
 //! - [`Socket`]: what a transport implements
+//! - `drain`, `hand_over`, `rebalance`: why clients move to other nodes; `moving`: how fast
 //! - `cluster`: the other nodes, what they are told and asked
 //!
 //! The path: `Node::publish` → [`Broker`] → [`Dispatcher`] (one letter for each interested worker) →
@@ -20,6 +21,7 @@ mod client;
 pub mod clock;
 mod cluster;
 pub mod config;
+mod drain;
 mod hand_over;
 mod hub;
 mod id;
@@ -28,11 +30,13 @@ mod mailbox;
 mod memory;
 mod meter;
 mod metrics;
+mod moving;
 mod namespace;
 mod node;
 mod outlet;
 pub mod presence;
 pub mod protocol;
+mod rebalance;
 mod report;
 pub mod sequencer;
 mod subscription;
@@ -50,6 +54,7 @@ pub use client::{
 };
 pub use cluster::{ChannelSurvey, Missing, NodeReport, NodeSurvey, NodeView, ReportSurvey};
 pub use config::{ClientConfig, Config};
+pub use drain::{DrainConfig, Phase};
 pub use fanwire_wire::Selection;
 pub use interest::Dispatcher;
 pub use memory::{MemoryBroker, MemoryPresence};
@@ -58,5 +63,6 @@ pub use node::{Counts, Node, Parts, Publish, Seat};
 pub use outlet::Socket;
 pub use presence::Presence;
 pub use protocol::{Encoder, Protocol, Session};
+pub use rebalance::Rebalance;
 pub use sequencer::Sequencer;
 pub use worker::Worker;

@@ -9,6 +9,8 @@ use metrics::{
     Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
 
+use crate::moving::Why;
+
 /// Handles of the node's metrics, made once.
 #[derive(Clone)]
 pub(crate) struct Metrics {
@@ -25,6 +27,7 @@ pub(crate) struct Metrics {
     pub(crate) lost_in_gaps: Counter,
     pub(crate) lost_late: Counter,
     pub(crate) broker_errors: Counter,
+    moved: [Counter; Why::ALL.len()],
 }
 
 impl Metrics {
@@ -49,6 +52,19 @@ impl Metrics {
         describe_gauge!("fanwire_connections", "Open client connections");
         describe_gauge!("fanwire_handing_over", "1 while clients are asked to come back to another node, else 0");
         gauge!("fanwire_handing_over").set(0.0);
+        describe_gauge!(
+            "fanwire_drain_phase",
+            "How far the node is on its way down: 0 it serves, 1 balancers are to notice, 2 clients move, 3 it ends"
+        );
+        describe_gauge!(
+            "fanwire_drain_remaining_connections",
+            "Connections that still have to move, once the node is on its way down"
+        );
+        describe_gauge!("fanwire_drain_rate", "The most clients that move in a second, once they do");
+        for name in ["fanwire_drain_phase", "fanwire_drain_remaining_connections", "fanwire_drain_rate"] {
+            gauge!(name).set(0.0);
+        }
+        describe_counter!("fanwire_moved_total", "Clients asked to come back to another node, by why");
         describe_gauge!("fanwire_subscriptions", "Subscriptions of clients on this node");
         describe_gauge!("fanwire_channels", "Channels with subscribers, summed over the workers");
         describe_gauge!("fanwire_queue_bytes", Unit::Bytes, "Bytes that wait for full sockets");
@@ -82,7 +98,12 @@ impl Metrics {
             lost_in_gaps: lost("gap"),
             lost_late: lost("late"),
             broker_errors: counter!("fanwire_broker_errors_total"),
+            moved: Why::ALL.map(|why| counter!("fanwire_moved_total", "why" => why.name())),
         }
+    }
+
+    pub(crate) fn moved(&self, why: Why) {
+        self.moved[why as usize].increment(1);
     }
 
     pub(crate) fn recovered(&self, complete: bool) {

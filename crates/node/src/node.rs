@@ -17,11 +17,13 @@ use crate::client::HistoryRequest;
 use crate::clock;
 use crate::cluster::Cluster;
 use crate::config::Config;
-use crate::hand_over::Door;
+use crate::drain::{Drain, Phase};
+use crate::hand_over::HandOver;
 use crate::mailbox::Letter;
 use crate::metrics::Metrics;
 use crate::namespace::{Namespace, Namespaces};
 use crate::presence::{Presence, PresenceStats};
+use crate::rebalance::Rebalancing;
 use crate::users::Users;
 use crate::{Dispatcher, Worker};
 
@@ -37,7 +39,9 @@ pub struct Node {
     metrics: Metrics,
     /// Connections of each worker, those on their way to it included.
     connections: Box<[AtomicUsize]>,
-    door: Door,
+    handing_over: HandOver,
+    way_down: Drain,
+    rebalancing: Rebalancing,
     /// A second owner for each farewell that is under way.
     farewells: Arc<()>,
     users: Users,
@@ -138,7 +142,9 @@ impl Node {
             presence,
             authorizer,
             metrics: Metrics::new(),
-            door: Door::default(),
+            handing_over: HandOver::default(),
+            way_down: Drain::new(),
+            rebalancing: Rebalancing::default(),
             farewells: Arc::default(),
             users: Users::default(),
             cluster: Cluster::new(),
@@ -276,8 +282,9 @@ impl Node {
     }
 
     /// Ends all connections and waits until they are gone and other clients know it, at most three seconds; then leaves the
-    /// cluster.
+    /// cluster. Whoever is to leave in peace was let go by [`Node::drain`] before.
     pub async fn shut_down(&self) {
+        self.advance_to(Phase::Ending);
         tokio::join!(self.send_all_away(), self.announce_draining());
         self.say_farewell().await;
     }
@@ -389,8 +396,16 @@ impl Node {
         Arc::clone(&self.farewells)
     }
 
-    pub(crate) fn door(&self) -> &Door {
-        &self.door
+    pub(crate) fn handing_over(&self) -> &HandOver {
+        &self.handing_over
+    }
+
+    pub(crate) fn way_down(&self) -> &Drain {
+        &self.way_down
+    }
+
+    pub(crate) fn rebalancing(&self) -> &Rebalancing {
+        &self.rebalancing
     }
 
     pub(crate) fn users(&self) -> &Users {

@@ -4,6 +4,7 @@ mod batch;
 mod channels;
 mod clients;
 mod info;
+mod moves;
 mod publish;
 
 use std::future::ready;
@@ -58,6 +59,8 @@ methods! {
     HistoryRemove = "history_remove",
     Channels = "channels",
     Info = "info",
+    Drain = "drain",
+    Rebalance = "rebalance",
     Batch = "batch",
 }
 
@@ -68,7 +71,7 @@ impl Method {
             Self::Publish | Self::Broadcast => Some(Scope::Publish),
             Self::Presence | Self::PresenceStats | Self::History | Self::Channels | Self::Info => Some(Scope::Read),
             Self::Subscribe | Self::Unsubscribe | Self::Disconnect | Self::Refresh => Some(Scope::Disconnect),
-            Self::HistoryRemove => Some(Scope::Admin),
+            Self::HistoryRemove | Self::Drain | Self::Rebalance => Some(Scope::Admin),
             Self::Batch => None,
         }
     }
@@ -92,6 +95,8 @@ impl Api {
             Method::HistoryRemove => call.run(|request| channels::history_remove(node, request)).await,
             Method::Channels => call.run(|request| channels::channels(node, caller, request)).await,
             Method::Info => call.run(|info::Request {}| info::info(node)).await,
+            Method::Drain => call.run(|request| moves::drain(node, request)).await,
+            Method::Rebalance => call.run(|request| moves::rebalance(&self.node, request)).await,
             // A batch holds the others, and no batch.
             Method::Batch => call.run(|Nothing {}| ready(Err::<(), _>(Refusal::MethodNotFound.into()))).await,
         }

@@ -1,5 +1,8 @@
 //! The same calls in a cluster: what they say about nodes that do not answer.
 
+use std::time::Duration;
+
+use fanwire_node::Phase;
 use fanwire_testkit::Lan;
 use fanwire_testkit::harness::{on_paused_clock, open_config};
 
@@ -77,5 +80,50 @@ fn without_the_broker_a_command_says_how_far_it_came() {
         for method in ["info", "channels"] {
             assert_eq!(result(api, method, json!({})).await["unasked"], json!(true));
         }
+    });
+}
+
+#[test]
+fn a_node_is_let_go_by_its_id_or_its_name() {
+    run_two(async |lan, api, [one, two]| {
+        let _client = two.probe("user:42").await;
+        error(api, "drain", json!({"node": "three"}), "no node \"three\"").await;
+        two.pass(Duration::from_secs(4)).await;
+        let drained = result(api, "drain", json!({"node": "two"})).await;
+        assert_eq!(drained, json!({"uid": two.node.id(), "name": "two", "num_clients": 1}));
+        assert_eq!((one.node.phase(), two.node.phase()), (Phase::Active, Phase::Leaving));
+        let again = result(api, "drain", json!({"node": two.node.id()})).await;
+        assert_eq!(again["name"], "two", "it is said twice and done once");
+        let namesake =
+            Harness::start(Config { name: "two".to_owned(), ..open_config(Namespace::open("")) }, |dispatcher| {
+                lan.broker(dispatcher)
+            });
+        namesake.settle().await;
+        error(api, "drain", json!({"node": "two"}), "give the uid").await;
+        assert_eq!(namesake.node.phase(), Phase::Active);
+        assert_eq!(result(api, "drain", json!({})).await["uid"], one.node.id());
+        assert_eq!(one.node.phase(), Phase::Leaving);
+    });
+}
+
+#[test]
+fn clients_are_evened_out() {
+    run_two(async |_, api, [one, two]| {
+        let mut clients = Vec::new();
+        for _ in 0..5 {
+            clients.push(two.probe("").await);
+        }
+        for rate in [json!(0), json!(-1), json!(1e7)] {
+            error(api, "rebalance", json!({ "rate": rate }), "rate must be").await;
+        }
+        let begun = result(api, "rebalance", json!({"rate": 10})).await;
+        let [one, two_id] = [one.node.id(), two.node.id()];
+        let expected = json!({"keep": 3, "nodes": [
+            {"uid": one, "name": "one", "num_clients": 0, "moving": 0},
+            {"uid": two_id, "name": "two", "num_clients": 5, "moving": 2},
+        ]});
+        assert_eq!(begun, expected);
+        two.pass(Duration::from_secs(2)).await;
+        assert_eq!(clients.iter().filter(|client| client.is_gone()).count(), 2);
     });
 }

@@ -22,6 +22,8 @@ fn methods() -> Vec<(&'static str, Scope, Value)> {
         ("disconnect", Scope::Disconnect, user.clone()),
         ("refresh", Scope::Disconnect, user),
         ("history_remove", Scope::Admin, channel),
+        ("drain", Scope::Admin, json!({})),
+        ("rebalance", Scope::Admin, json!({})),
     ]
 }
 

@@ -80,6 +80,7 @@ fn read(defaults: Config, mut table: Table, mistakes: &mut Vec<String>) -> Confi
         node: section(defaults.node, table.remove("node"), "node", mistakes),
         broker: section(defaults.broker, table.remove("broker"), "broker", mistakes),
         client: section(defaults.client, table.remove("client"), "client", mistakes),
+        drain: section(defaults.drain, table.remove("drain"), "drain", mistakes),
         token: token(defaults.token, table.remove("token"), mistakes),
         log: section(defaults.log, table.remove("log"), "log", mistakes),
         api_key: list(defaults.api_key, table.remove("api_key"), "api_key", mistakes),
@@ -198,6 +199,7 @@ mod tests {
         assert_eq!(config.node, Config::default().node);
         assert_eq!(config.broker, Config::default().broker);
         assert_eq!(config.client, Config::default().client);
+        assert_eq!(config.drain, Config::default().drain);
         assert_eq!(config.log, Config::default().log);
         assert!(config.namespace.is_empty() && config.api_key.is_empty());
         let file: Table = text.parse().unwrap();

@@ -1,5 +1,7 @@
 //! The configuration: defaults < file < environment, all mistakes reported at once.
 
+#[cfg(test)]
+mod deployed;
 mod load;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -23,6 +25,8 @@ pub(crate) struct Config {
     pub broker: Broker,
     /// `[client]`
     pub client: fanwire_node::ClientConfig,
+    /// `[drain]`
+    pub drain: fanwire_node::DrainConfig,
     /// `[token]`
     #[serde(skip)]
     pub token: fanwire_auth::Config,
@@ -133,6 +137,7 @@ impl Config {
                 personal_channel: true,
                 ..fanwire_node::ClientConfig::default()
             },
+            drain: fanwire_node::DrainConfig::at_once(),
             log: Log { level: "warn".to_owned(), audit: Audit::Off },
             namespace: vec![fanwire_node::Namespace::open("")],
             ..Self::default()
@@ -213,6 +218,7 @@ impl Config {
         if self.broker.kind == BrokerKind::Redis {
             mistakes.extend(self.broker.redis.mistakes().into_iter().map(|mistake| format!("broker.redis.{mistake}")));
         }
+        mistakes.extend(self.drain.mistakes().into_iter().map(|mistake| format!("drain.{mistake}")));
         if self.client.pong_timeout >= self.client.ping_interval {
             mistakes.push("client.pong_timeout: must be shorter than client.ping_interval".to_owned());
         }

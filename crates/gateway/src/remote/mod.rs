@@ -1,5 +1,6 @@
 //! Commands that ask a running gateway, through its control API.
 
+mod moves;
 mod nodes;
 mod table;
 
@@ -16,6 +17,7 @@ use serde_json::value::RawValue;
 
 use crate::config::causes;
 
+pub(crate) use moves::{drain, rebalance};
 pub(crate) use nodes::nodes;
 
 /// Which gateway is asked, and how its answer is printed.

@@ -50,7 +50,9 @@ impl Gateway {
         let (file, announced) = (folder.join("fanwire.toml"), folder.join("stdout"));
         let listen = format!("[listen]\npublic = \"{host}:0\"\ncontrol = \"{host}:0\"\nops = \"{host}:0\"\n");
         let key = format!("[[api_key]]\nname = \"tests\"\nsecret = \"{API_KEY}\"\n");
-        std::fs::write(&file, format!("{listen}{key}{config}")).expect("written");
+        // No balancer needs time, unless a test plays one.
+        let drain = if config.contains("[drain]") { "" } else { "[drain]\ngrace = \"0s\"\n" };
+        std::fs::write(&file, format!("{listen}{key}{drain}{config}")).expect("written");
         let mut command = namespace.map_or_else(|| Command::new(binary()), |space| space.command(&binary()));
         let open = |path| File::create(path).expect("a file for its output");
         command.args(["serve", "--config"]).arg(&file).stdin(Stdio::null());

@@ -12,6 +12,7 @@ use super::join::{Prepared, Wanted};
 use super::{Client, Failure, Status, Subscribed, Timers};
 use crate::authorizer::{AuthError, Grant, Identity};
 use crate::metrics;
+use crate::moving::Why;
 use crate::outlet::{Outlet, Socket};
 use crate::protocol::{Event, Session};
 use crate::{Namespace, Worker};
@@ -145,6 +146,7 @@ impl Client {
         let spread = (self.outlet.key.get() % 256) * (interval / 2) / 256;
         self.timers.next_ping.set(self.worker.second() + interval - spread);
         self.timers.ping_interval.set(interval);
+        self.set_lifetime();
         self.schedule();
         let ttl = self.ttl(identity.expire_at);
         Ok(Connected { client: self.id(), ttl, ping: interval, subscriptions })
@@ -199,6 +201,12 @@ impl Client {
         self.close_with(disconnect, farewell);
     }
 
+    /// Asks the client to come back to another node.
+    pub(crate) fn send_away(self: &Rc<Self>, why: Why) {
+        self.worker.node().metrics().moved(why);
+        self.close(why.disconnect());
+    }
+
     /// Ends the connection with a last frame of the caller's.
     pub fn close_with(self: &Rc<Self>, disconnect: Disconnect, farewell: BytesMut) {
         if self.is_closed() {
@@ -241,6 +249,9 @@ impl Client {
         if self.timers.pinged.get() != 0 && self.timers.pinged.get() + seconds(config.pong_timeout) <= now {
             return self.close(Disconnect::NoPong);
         }
+        if due(&self.timers.retires) {
+            return self.send_away(Why::Lifetime);
+        }
         self.end_expired_subscriptions(now);
         if due(&self.timers.next_ping) {
             self.ping(now);
@@ -277,6 +288,7 @@ impl Client {
             after(&self.timers.deadline, 0),
             after(&self.timers.next_ping, 0),
             after(&self.timers.expires, grace),
+            after(&self.timers.retires, 0),
             after(&self.timers.pinged, seconds(config.pong_timeout)),
         ]
         .into_iter()
@@ -339,6 +351,15 @@ impl Client {
             self.worker.count_in(&self.user());
         } else if was == Status::Connected {
             self.worker.count_out(&self.user());
+        }
+    }
+
+    /// Lets the connection live for three quarters of its lifetime or more: what came together does not go together.
+    fn set_lifetime(&self) {
+        let lifetime = self.worker.node().config().client.lifetime;
+        if !lifetime.is_zero() {
+            let dithered = lifetime.mul_f64(0.75 + 0.25 * crate::id::share());
+            self.timers.retires.set(self.worker.second() + seconds(dithered));
         }
     }
 

@@ -77,6 +77,8 @@ struct Timers {
     ping_interval: Cell<u32>,
     /// When the connection's term ends.
     expires: Cell<u32>,
+    /// When it is old enough to go to another node.
+    retires: Cell<u32>,
     /// By when it must have connected, or its last frame must have left.
     deadline: Cell<u32>,
 }

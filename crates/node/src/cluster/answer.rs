@@ -26,6 +26,16 @@ impl Node {
                 async move { Answer::Channels(node.channels_like(&pattern, limit).await) }.boxed()
             }
             Question::Report { limit } => async move { Answer::Report(node.report(limit).await) }.boxed(),
+            Question::Drain { node: meant } => {
+                if *meant == *node.id() {
+                    node.begin_drain();
+                }
+                ready(Answer::Done).boxed()
+            }
+            Question::Rebalance { keep, per_second } => {
+                node.move_above(keep, per_second);
+                ready(Answer::Done).boxed()
+            }
             Question::Unknown => ready(Answer::Unsupported).boxed(),
         }
     }

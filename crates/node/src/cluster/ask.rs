@@ -194,6 +194,13 @@ impl Node {
         }
     }
 
+    /// Asks all other nodes what has no answer but that it is done. Returns whom it did not reach, and why if it was not
+    /// carried at all.
+    pub(crate) async fn ask_all(&self, question: Question) -> Result<(Missing, Option<Error>), Refusal> {
+        let Asked { missing, error, .. } = self.ask(self.dispatcher().inbox().open()?, question).await;
+        Ok((missing, error))
+    }
+
     /// Asks all other nodes, and waits for those known to be there, but not for long.
     async fn ask(&self, mut open: OpenQuestion<'_>, question: Question) -> Asked {
         let cluster = self.cluster();

@@ -26,8 +26,8 @@ use tokio::time::{Instant, sleep, timeout};
 
 use self::metrics::Metrics;
 use self::registry::Registry;
-use crate::Node;
 use crate::broker::Recipient;
+use crate::{Node, Phase};
 
 pub use ask::{ChannelSurvey, Missing, NodeReport, NodeSurvey, ReportSurvey};
 pub(crate) use inbox::Inbox;
@@ -35,7 +35,6 @@ pub(crate) use inbox::Inbox;
 /// What a node knows of the others.
 pub(crate) struct Cluster {
     started: Instant,
-    draining: AtomicBool,
     /// Its goodbye is said: nothing more is announced.
     left: AtomicBool,
     registry: Mutex<Registry>,
@@ -71,7 +70,6 @@ impl Cluster {
     pub(crate) fn new() -> Self {
         Self {
             started: Instant::now(),
-            draining: AtomicBool::new(false),
             left: AtomicBool::new(false),
             registry: Mutex::new(Registry::new()),
             metrics: Metrics::new(),
@@ -97,7 +95,7 @@ impl Node {
     pub(crate) async fn info(&self) -> NodeInfo {
         let cluster = self.cluster();
         let (counts, traffic) = tokio::join!(self.counts(), self.traffic());
-        let draining = cluster.draining.load(Ordering::Relaxed) || !self.is_open();
+        let draining = self.phase() > Phase::Active || !self.is_open();
         NodeInfo {
             name: self.name().to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -114,7 +112,6 @@ impl Node {
 
     /// Tells the others that this node's clients are sent away.
     pub(crate) async fn announce_draining(&self) {
-        self.cluster().draining.store(true, Ordering::Relaxed);
         // Whoever does not hear it sees it at the end.
         let _ = timeout(FAREWELL, self.announce(Recipient::All, false)).await;
     }

@@ -98,6 +98,18 @@ pub enum Question {
         /// The most entries in each list of the answer.
         limit: u32,
     },
+    /// One of them to go down: its clients move to the others, then it ends.
+    Drain {
+        /// The id of the node that is meant; the others do nothing.
+        node: String,
+    },
+    /// To let clients go to the others.
+    Rebalance {
+        /// How many each node keeps.
+        keep: u64,
+        /// How many each asks in a second.
+        per_second: f64,
+    },
     /// Something a later version knows.
     Unknown,
 }
@@ -176,7 +188,7 @@ impl ControlBody {
     }
 
     /// Every name.
-    pub const KINDS: [&str; 11] = [
+    pub const KINDS: [&str; 13] = [
         "announcement",
         "farewell",
         "reply",
@@ -187,6 +199,8 @@ impl ControlBody {
         "info",
         "channels",
         "report",
+        "drain",
+        "rebalance",
         "unknown",
     ];
 }
@@ -203,6 +217,8 @@ impl Question {
             Self::Info => "info",
             Self::Channels { .. } => "channels",
             Self::Report { .. } => "report",
+            Self::Drain { .. } => "drain",
+            Self::Rebalance { .. } => "rebalance",
             Self::Unknown => "unknown",
         }
     }

@@ -60,6 +60,10 @@ fn question_to_proto(question: &Question) -> Option<ProtoQuestion> {
             ProtoQuestion::Channels(proto::ChannelsQuestion { pattern: pattern.clone(), limit: *limit })
         }
         Question::Report { limit } => ProtoQuestion::Report(proto::ReportQuestion { limit: *limit }),
+        Question::Drain { node } => ProtoQuestion::Drain(proto::DrainQuestion { node: node.clone() }),
+        Question::Rebalance { keep, per_second } => {
+            ProtoQuestion::Rebalance(proto::RebalanceQuestion { keep: *keep, per_second: *per_second })
+        }
         Question::Unknown => return None,
     })
 }
@@ -71,6 +75,10 @@ fn question_from_proto(question: ProtoQuestion) -> Option<Question> {
             return Some(Question::Channels { pattern, limit });
         }
         ProtoQuestion::Report(proto::ReportQuestion { limit }) => return Some(Question::Report { limit }),
+        ProtoQuestion::Drain(proto::DrainQuestion { node }) => return Some(Question::Drain { node }),
+        ProtoQuestion::Rebalance(proto::RebalanceQuestion { keep, per_second }) => {
+            return (per_second.is_finite() && per_second > 0.0).then_some(Question::Rebalance { keep, per_second });
+        }
         ProtoQuestion::Subscribe(proto::Subscribe { selection, channel: name, grant, since }) => Command::Subscribe {
             selection: selection?.into(),
             channel: channel(&name).ok()?,

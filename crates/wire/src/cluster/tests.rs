@@ -101,6 +101,8 @@ fn question() -> impl Strategy<Value = Question> {
         Just(Question::Info),
         (".{0,8}", any::<u32>()).prop_map(|(pattern, limit)| Question::Channels { pattern, limit }),
         any::<u32>().prop_map(|limit| Question::Report { limit }),
+        ".{0,8}".prop_map(|node| Question::Drain { node }),
+        (any::<u64>(), 0.001..1e6_f64).prop_map(|(keep, per_second)| Question::Rebalance { keep, per_second }),
         Just(Question::Unknown),
     ]
 }
