@@ -6,7 +6,6 @@ mod batch;
 mod channels;
 mod clients;
 mod cluster;
-mod grpc;
 mod keys;
 mod publish;
 
