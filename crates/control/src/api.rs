@@ -52,9 +52,9 @@ impl Api {
     pub async fn handle(&self, request: Request<Bytes>) -> Response<Bytes> {
         let (head, body) = request.into_parts();
         let answer = match self.admit(&head) {
-            Ok((caller, Route::Method(Method::Batch))) => self.batch(&caller, &body).await,
+            Ok((caller, Route::Method(Method::Batch))) => self.run_batch_json(&caller, &body).await,
             Ok((caller, Route::Method(method))) => {
-                self.call(&caller, method, &body).await.and_then(|result| write(&Reply::Result(result)))
+                self.call_json(&caller, method, &body).await.and_then(|result| write(&Reply::Result(result)))
             }
             Ok((caller, Route::Pipeline)) => self.pipeline(&caller, &body).await,
             Err(fault) => Err(fault),
@@ -80,7 +80,7 @@ impl Api {
     }
 
     /// Finds on whose behalf a request is made.
-    fn authenticate(&self, head: &Parts) -> Result<Caller, Fault> {
+    pub(crate) fn authenticate(&self, head: &Parts) -> Result<Caller, Fault> {
         let peer = head.extensions.get::<SocketAddr>().copied();
         // Any page a developer looks at can post to a loopback address; its browser then says whose page it is.
         if self.ring.is_open() && head.headers.contains_key(header::ORIGIN) {
@@ -96,7 +96,7 @@ impl Api {
 }
 
 /// Who asked for another method is told which there are.
-const METHODS: &str = "expected /api/ and publish, broadcast, subscribe, unsubscribe, disconnect, refresh, revoke, presence, \
+const METHODS: &str = "expected /api/ and publish, broadcast, subscribe, unsubscribe, disconnect, refresh, presence, \
                        presence_stats, history, history_remove, channels, info, drain, rebalance or batch";
 
 impl Route {

@@ -1,10 +1,13 @@
-//! The control plane: what backends ask of a node, as JSON over HTTP.
+//! The control plane: what backends ask of a node, as gRPC and as JSON over HTTP.
 //!
-//! Knows no HTTP server: a listener hands over whole requests and sends whatever comes back.
+//! Knows no HTTP server: a listener hands over requests and sends whatever comes back.
 //!
 //! - [`Api`]: from a request to a response
 //! - [`ApiKey`]: one `[[api_key]]` of the configuration; [`Keys`]: who may ask, for which [`Scope`]
 //! - [`Audit`]: who did what, in the log
+//! - [`proto`]: the messages, the service, and a client for it, generated from `proto/fanwire/control/v1`
+//!
+//! Both forms are one API: the same messages, and the same methods behind them (`methods`).
 //!
 //! `POST /api/<method>` takes the method's parameters as a JSON object and answers `{"result": …}`, or
 //! `{"error": {"code", "message"}}` with a code of [`Refusal`](fanwire_wire::Refusal). Both come with status 200; another
@@ -13,10 +16,13 @@
 mod api;
 mod audit;
 mod caller;
+mod grpc;
+mod json;
 mod keys;
 mod methods;
 mod metrics;
 mod pace;
+pub mod proto;
 mod types;
 
 pub use api::Api;

@@ -10,6 +10,7 @@ use fanwire_net::{Site, Workers};
 use fanwire_node::{Broker, Dispatcher, MemoryBroker, MemoryPresence, Node, Parts, Phase, Presence};
 use fanwire_plain::Plain;
 use futures_util::FutureExt;
+use http_body_util::BodyExt;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{BrokerKind, Config, Mistakes};
@@ -163,6 +164,7 @@ fn public_site(site: Site) -> Site {
 }
 
 fn control_site(site: Site, api: Arc<Api>) -> Site {
+    let rpc = Arc::clone(&api);
     site.http(
         "/api",
         MAX_CONTROL_BODY,
@@ -171,6 +173,10 @@ fn control_site(site: Site, api: Arc<Api>) -> Site {
             async move { api.handle(request).await }.boxed()
         }),
     )
+    .rpc(Arc::new(move |request| {
+        let called = Arc::clone(&rpc).handle_rpc(request);
+        async move { called.await.map(|body| body.map_err(Into::into).boxed_unsync()) }.boxed()
+    }))
 }
 
 fn ops_site(site: Site, recorder: metrics_exporter_prometheus::PrometheusHandle, readiness: Readiness) -> Site {

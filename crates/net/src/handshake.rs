@@ -116,6 +116,6 @@ impl Exchange {
                 refused.into()
             }
         };
-        Box::pin(ready(Ok(response)))
+        Box::pin(ready(Ok(response.map(Into::into))))
     }
 }

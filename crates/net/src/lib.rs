@@ -27,5 +27,5 @@ mod workers;
 
 pub use limits::Limits;
 pub use server::{Error, Listener, serve};
-pub use site::{Handler, Site};
+pub use site::{BoxError, Handler, RpcBody, RpcHandler, Site};
 pub use workers::Workers;

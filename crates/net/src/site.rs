@@ -7,11 +7,21 @@ use bytes::Bytes;
 use fanwire_node::Protocol;
 use futures_util::future::BoxFuture;
 use http::{Request, Response};
+use http_body_util::combinators::UnsyncBoxBody;
 
 use crate::Limits;
 
 /// Answers requests. The body is complete; the peer's [`SocketAddr`](std::net::SocketAddr) is among the request's extensions.
 pub type Handler = Arc<dyn Fn(Request<Bytes>) -> BoxFuture<'static, Response<Bytes>> + Send + Sync>;
+
+/// Answers calls of gRPC, whose bodies come and go bit by bit. The peer's address is there, too.
+pub type RpcHandler = Arc<dyn Fn(Request<RpcBody>) -> BoxFuture<'static, Response<RpcBody>> + Send + Sync>;
+
+/// The body of a call or its answer.
+pub type RpcBody = UnsyncBoxBody<Bytes, BoxError>;
+
+/// Why a body ends early.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// What is where on a listener.
 ///
@@ -21,6 +31,7 @@ pub type Handler = Arc<dyn Fn(Request<Bytes>) -> BoxFuture<'static, Response<Byt
 pub struct Site {
     protocols: Vec<(String, Arc<dyn Protocol>)>,
     pages: Vec<Page>,
+    rpc: Option<RpcHandler>,
     limits: Option<Limits>,
 }
 
@@ -55,6 +66,14 @@ impl Site {
         self
     }
 
+    /// Answers requests whose content type begins with `application/grpc`, whatever their path. They need HTTP/2, which only sites
+    /// without client protocols speak.
+    #[must_use]
+    pub fn rpc(mut self, handler: RpcHandler) -> Self {
+        self.rpc = Some(handler);
+        self
+    }
+
     /// Sets what a peer may do. Without it: the defaults, with the node's own `max_message_size`.
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
@@ -74,6 +93,10 @@ impl Site {
         self.protocols.iter().find(|(at, _)| at == path).map(|(_, protocol)| protocol)
     }
 
+    pub(crate) fn rpc_handler(&self) -> Option<&RpcHandler> {
+        self.rpc.as_ref()
+    }
+
     pub(crate) fn page_at(&self, path: &str) -> Option<&Page> {
         let below =
             |page: &&Page| path.strip_prefix(&page.prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
@@ -87,6 +110,7 @@ impl fmt::Debug for Site {
         f.debug_struct("Site")
             .field("protocols", &protocols.collect::<Vec<_>>())
             .field("pages", &self.pages.iter().map(|page| &page.prefix).collect::<Vec<_>>())
+            .field("rpc", &self.rpc.is_some())
             .field("limits", &self.limits)
             .finish()
     }

@@ -38,7 +38,6 @@ pub mod presence;
 pub mod protocol;
 mod rebalance;
 mod report;
-mod revocations;
 pub mod sequencer;
 mod subscription;
 mod sweep;

@@ -22,7 +22,6 @@ mod link;
 mod partitions;
 mod presence;
 mod reception;
-mod revocations;
 mod session;
 mod store;
 mod subscriber;

@@ -93,8 +93,6 @@ pub enum Unsubscribe {
     InsufficientState,
     /// The subscription's token expired and was not renewed.
     Expired,
-    /// The subscription's token was revoked.
-    StateInvalidated,
 }
 
 impl Unsubscribe {
@@ -105,7 +103,6 @@ impl Unsubscribe {
             Self::Server => 2000,
             Self::InsufficientState => 2500,
             Self::Expired => 2501,
-            Self::StateInvalidated => 2502,
         }
     }
 
@@ -116,7 +113,6 @@ impl Unsubscribe {
             Self::Server => "server unsubscribe",
             Self::InsufficientState => "insufficient state",
             Self::Expired => "subscription expired",
-            Self::StateInvalidated => "state invalidated",
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Several calls in one request: `batch`, and the older form with everything at one path.
+//! Several calls in one request: `batch`, and JSON's older form with everything at one path.
 
 use std::collections::BTreeMap;
 
@@ -7,10 +7,12 @@ use futures_util::future::join_all;
 use http::StatusCode;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
+use tokio::time::Instant;
 
 use super::{Method, parse, write};
 use crate::Api;
 use crate::caller::Caller;
+use crate::proto;
 use crate::types::{Fault, Reply};
 
 /// The most calls in one request.
@@ -55,11 +57,37 @@ struct Line {
 
 impl Api {
     /// Makes the calls of a batch: all at once if it says so, else one after the other. Each has its own outcome.
-    pub(crate) async fn batch(&self, caller: &Caller, body: &[u8]) -> Result<Vec<u8>, Fault> {
-        let started = tokio::time::Instant::now();
-        let outcome = self.call_all(caller, body).await;
-        self.metrics.called(Method::Batch, outcome.as_ref().err(), started.elapsed());
-        write(&Replies { replies: outcome? })
+    pub(crate) async fn run_batch(
+        &self,
+        caller: &Caller,
+        request: proto::BatchRequest,
+    ) -> Result<proto::BatchResponse, Fault> {
+        let calls = request.commands.into_iter().map(|command| self.reply(caller, command));
+        let replies = self.run_all(calls, request.parallel).await?;
+        Ok(proto::BatchResponse { replies })
+    }
+
+    async fn reply(&self, caller: &Caller, command: proto::Command) -> proto::Reply {
+        let outcome = self.execute(caller, command).await;
+        outcome.unwrap_or_else(|fault| proto::Reply { error: Some(fault.into()), ..proto::Reply::default() })
+    }
+
+    /// The same in JSON, where a command that cannot be read spoils no other.
+    pub(crate) async fn run_batch_json(&self, caller: &Caller, body: &[u8]) -> Result<Vec<u8>, Fault> {
+        let batch =
+            parse::<Batch<'_>>(body).inspect_err(|fault| self.metrics.turned_away(Some(Method::Batch), fault))?;
+        let calls = batch.commands.into_iter().map(|command| self.reply_json(caller, command));
+        let replies = self.run_all(calls, batch.parallel.unwrap_or_default()).await?;
+        write(&Replies { replies })
+    }
+
+    async fn reply_json(&self, caller: &Caller, command: &RawValue) -> Named {
+        Named(match named(command) {
+            Ok((method, params)) => {
+                self.call_json(caller, method, params.get().as_bytes()).await.map(|result| (method, result))
+            }
+            Err(fault) => Err(fault),
+        })
     }
 
     /// Makes calls in the older form, one after the other: `{"method": …, "params": {…}}`, any number of them behind each
@@ -74,7 +102,7 @@ impl Api {
         let mut out = Vec::new();
         for Command { id, method, params } in commands {
             let outcome = match Method::find(&method) {
-                Some(method) => self.call(caller, method, params.map_or("", RawValue::get).as_bytes()).await,
+                Some(method) => self.call_json(caller, method, params.map_or("", RawValue::get).as_bytes()).await,
                 None => Err(Refusal::MethodNotFound.into()),
             };
             if !out.is_empty() {
@@ -85,26 +113,23 @@ impl Api {
         Ok(out)
     }
 
-    async fn call_all(&self, caller: &Caller, body: &[u8]) -> Result<Vec<Named>, Fault> {
-        let Batch { commands, parallel } = parse(body)?;
-        check_number(commands.len())?;
-        if parallel.unwrap_or_default() {
-            return Ok(join_all(commands.into_iter().map(|command| self.call_named(caller, command))).await);
-        }
-        let mut replies = Vec::with_capacity(commands.len());
-        for command in commands {
-            replies.push(self.call_named(caller, command).await);
-        }
-        Ok(replies)
-    }
-
-    async fn call_named(&self, caller: &Caller, command: &RawValue) -> Named {
-        Named(match named(command) {
-            Ok((method, params)) => {
-                self.call(caller, method, params.get().as_bytes()).await.map(|result| (method, result))
+    async fn run_all<F: Future>(
+        &self,
+        calls: impl ExactSizeIterator<Item = F>,
+        parallel: bool,
+    ) -> Result<Vec<F::Output>, Fault> {
+        let started = Instant::now();
+        let bounded = check_number(calls.len());
+        let mut replies = Vec::new();
+        if bounded.is_ok() && parallel {
+            replies = join_all(calls).await;
+        } else if bounded.is_ok() {
+            for call in calls {
+                replies.push(call.await);
             }
-            Err(fault) => Err(fault),
-        })
+        }
+        self.metrics.called(Method::Batch, bounded.as_ref().err(), started.elapsed());
+        bounded.map(|()| replies)
     }
 }
 

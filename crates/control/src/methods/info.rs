@@ -1,48 +1,16 @@
 //! `info`.
 
-use fanwire_node::{Node, NodeView};
-use serde::{Deserialize, Serialize};
+use fanwire_node::{Missing, Node, NodeView};
 
-use crate::caller::{About, Subject};
-use crate::types::{Fault, Missing};
-
-#[derive(Debug, Deserialize)]
-pub(crate) struct Request {}
-
-impl About for Request {
-    fn subject(&self) -> Subject<'_> {
-        Subject::default()
-    }
-}
-
-#[derive(Debug, Serialize)]
-pub(crate) struct Info {
-    nodes: Vec<NodeInfo>,
-    #[serde(flatten)]
-    missing: Missing,
-}
-
-#[derive(Debug, Serialize)]
-struct NodeInfo {
-    uid: String,
-    name: String,
-    version: String,
-    num_clients: u64,
-    num_users: u64,
-    num_subs: u64,
-    num_channels: u64,
-    /// Seconds.
-    uptime: u64,
-    num_workers: u32,
-    state: &'static str,
-    /// Of the numbers, in milliseconds.
-    age_ms: u64,
-}
+use crate::caller::Caller;
+use crate::proto::{InfoRequest, InfoResponse, NodeInfo};
+use crate::types::Fault;
 
 /// Says what each node has.
-pub(crate) async fn info(node: &Node) -> Result<Info, Fault> {
+pub(crate) async fn info(node: &Node, _: &Caller, _request: InfoRequest) -> Result<InfoResponse, Fault> {
     let survey = node.survey_nodes().await?;
-    Ok(Info { nodes: survey.nodes.into_iter().map(Into::into).collect(), missing: survey.missing.into() })
+    let Missing { silent, unsupported, unasked } = survey.missing;
+    Ok(InfoResponse { nodes: survey.nodes.into_iter().map(Into::into).collect(), silent, unsupported, unasked })
 }
 
 impl From<NodeView> for NodeInfo {
@@ -57,7 +25,7 @@ impl From<NodeView> for NodeInfo {
             num_channels: info.channels,
             uptime: info.uptime.as_secs(),
             num_workers: info.workers,
-            state: if silent { "silent" } else { info.state.name() },
+            state: if silent { "silent" } else { info.state.name() }.to_owned(),
             age_ms: age.as_millis() as u64,
         }
     }

@@ -1,5 +1,6 @@
 //! What can be asked of a node.
 
+mod about;
 mod batch;
 mod channels;
 mod clients;
@@ -7,62 +8,143 @@ mod info;
 mod moves;
 mod publish;
 
-use std::future::ready;
+use std::sync::Arc;
 
+use fanwire_node::Node;
 use fanwire_wire::Refusal;
 use http::StatusCode;
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 use tokio::time::Instant;
+use tonic::{Response, Status};
 
 use crate::Api;
-use crate::caller::{About, Caller, Subject};
+use crate::caller::{About, Caller};
 use crate::keys::Scope;
+use crate::proto::{self, control_server::Control};
 use crate::types::Fault;
 
+/// Everything there is to say about the methods: their name in gRPC and in JSON, what they take and give, and who does it.
 macro_rules! methods {
-    ($($variant:ident = $name:literal,)*) => {
-        /// A method, by the name in its path.
+    ($($variant:ident $name:ident $request:ident => $response:ident, $run:path;)*) => {
+        /// A method, by its name.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub(crate) enum Method {
             $($variant,)*
+            Batch,
         }
 
         impl Method {
-            pub(crate) const ALL: &[Self] = &[$(Self::$variant),*];
+            pub(crate) const ALL: &[Self] = &[$(Self::$variant,)* Self::Batch];
 
+            /// The name in paths of the HTTP API, in metrics and logs.
             pub(crate) fn name(self) -> &'static str {
-                match self { $(Self::$variant => $name,)* }
+                match self {
+                    $(Self::$variant => stringify!($name),)*
+                    Self::Batch => "batch",
+                }
             }
 
+            /// Finds a method by that name.
             pub(crate) fn find(name: &str) -> Option<Self> {
                 match name {
-                    $($name => Some(Self::$variant),)*
+                    $(stringify!($name) => Some(Self::$variant),)*
+                    "batch" => Some(Self::Batch),
                     _ => None,
                 }
+            }
+
+            /// Finds a method by its name in gRPC.
+            pub(crate) fn find_rpc(name: &str) -> Option<Self> {
+                match name {
+                    $(stringify!($variant) => Some(Self::$variant),)*
+                    "Batch" => Some(Self::Batch),
+                    _ => None,
+                }
+            }
+        }
+
+        $(impl Call for proto::$request {
+            const METHOD: Method = Method::$variant;
+            type Response = proto::$response;
+
+            fn run(
+                self,
+                node: &Arc<Node>,
+                caller: &Caller,
+            ) -> impl Future<Output = Result<Self::Response, Fault>> + Send {
+                $run(node, caller, self)
+            }
+        })*
+
+        impl Api {
+            /// Calls one method in JSON. A batch holds the others, and no batch.
+            pub(crate) async fn call_json(
+                &self,
+                caller: &Caller,
+                method: Method,
+                params: &[u8],
+            ) -> Result<Box<RawValue>, Fault> {
+                match method {
+                    $(Method::$variant => self.run_json::<proto::$request>(caller, params).await,)*
+                    Method::Batch => Err(Refusal::MethodNotFound.into()),
+                }
+            }
+
+            /// Makes one call of a batch.
+            pub(crate) async fn execute(
+                &self,
+                caller: &Caller,
+                command: proto::Command,
+            ) -> Result<proto::Reply, Fault> {
+                let given = [$(command.$name.is_some()),*].into_iter().filter(|given| *given).count();
+                if given > 1 {
+                    return Err(Fault::bad("a command has one method"));
+                }
+                $(if let Some(request) = command.$name {
+                    let response = self.run(caller, Ok(request)).await?;
+                    return Ok(proto::Reply { $name: Some(response), ..proto::Reply::default() });
+                })*
+                Err(Refusal::MethodNotFound.into())
+            }
+        }
+
+        #[tonic::async_trait]
+        impl Control for Api {
+            $(async fn $name(
+                self: Arc<Self>,
+                request: tonic::Request<proto::$request>,
+            ) -> Result<Response<proto::$response>, Status> {
+                let (caller, request) = split(request)?;
+                Ok(Response::new(self.run(&caller, Ok(request)).await?))
+            })*
+
+            async fn batch(
+                self: Arc<Self>,
+                request: tonic::Request<proto::BatchRequest>,
+            ) -> Result<Response<proto::BatchResponse>, Status> {
+                let (caller, request) = split(request)?;
+                Ok(Response::new(self.run_batch(&caller, request).await?))
             }
         }
     };
 }
 
 methods! {
-    Publish = "publish",
-    Broadcast = "broadcast",
-    Subscribe = "subscribe",
-    Unsubscribe = "unsubscribe",
-    Disconnect = "disconnect",
-    Refresh = "refresh",
-    Revoke = "revoke",
-    Presence = "presence",
-    PresenceStats = "presence_stats",
-    History = "history",
-    HistoryRemove = "history_remove",
-    Channels = "channels",
-    Info = "info",
-    Drain = "drain",
-    Rebalance = "rebalance",
-    Batch = "batch",
+    Publish publish PublishRequest => PublishResponse, publish::publish;
+    Broadcast broadcast BroadcastRequest => BroadcastResponse, publish::broadcast;
+    Subscribe subscribe SubscribeRequest => CommandResponse, clients::subscribe;
+    Unsubscribe unsubscribe UnsubscribeRequest => CommandResponse, clients::unsubscribe;
+    Disconnect disconnect DisconnectRequest => CommandResponse, clients::disconnect;
+    Refresh refresh RefreshRequest => CommandResponse, clients::refresh;
+    Presence presence PresenceRequest => PresenceResponse, channels::presence;
+    PresenceStats presence_stats PresenceStatsRequest => PresenceStatsResponse, channels::presence_stats;
+    History history HistoryRequest => HistoryResponse, channels::history;
+    HistoryRemove history_remove HistoryRemoveRequest => HistoryRemoveResponse, channels::history_remove;
+    Channels channels ChannelsRequest => ChannelsResponse, channels::channels;
+    Info info InfoRequest => InfoResponse, info::info;
+    Drain drain DrainRequest => DrainResponse, moves::drain;
+    Rebalance rebalance RebalanceRequest => RebalanceResponse, moves::rebalance;
 }
 
 impl Method {
@@ -71,98 +153,58 @@ impl Method {
         match self {
             Self::Publish | Self::Broadcast => Some(Scope::Publish),
             Self::Presence | Self::PresenceStats | Self::History | Self::Channels | Self::Info => Some(Scope::Read),
-            Self::Subscribe | Self::Unsubscribe | Self::Disconnect | Self::Refresh | Self::Revoke => {
-                Some(Scope::Disconnect)
-            }
+            Self::Subscribe | Self::Unsubscribe | Self::Disconnect | Self::Refresh => Some(Scope::Disconnect),
             Self::HistoryRemove | Self::Drain | Self::Rebalance => Some(Scope::Admin),
             Self::Batch => None,
         }
     }
 }
 
-impl Api {
-    /// Calls one method with parameters in JSON.
-    pub(crate) async fn call(&self, caller: &Caller, method: Method, params: &[u8]) -> Result<Box<RawValue>, Fault> {
-        let node = &*self.node;
-        let call = Call { api: self, caller, method, params };
-        match method {
-            Method::Publish => call.run(|request| publish::publish(node, request)).await,
-            Method::Broadcast => call.run(|request| publish::broadcast(node, request)).await,
-            Method::Subscribe => call.run(|request| clients::subscribe(node, request)).await,
-            Method::Unsubscribe => call.run(|request| clients::unsubscribe(node, request)).await,
-            Method::Disconnect => call.run(|request| clients::disconnect(node, request)).await,
-            Method::Refresh => call.run(|request| clients::refresh(node, request)).await,
-            Method::Revoke => call.run(|request| clients::revoke(node, request)).await,
-            Method::Presence => call.run(|request| channels::presence(node, request)).await,
-            Method::PresenceStats => call.run(|request| channels::presence_stats(node, request)).await,
-            Method::History => call.run(|request| channels::history(node, request)).await,
-            Method::HistoryRemove => call.run(|request| channels::history_remove(node, request)).await,
-            Method::Channels => call.run(|request| channels::channels(node, caller, request)).await,
-            Method::Info => call.run(|info::Request {}| info::info(node)).await,
-            Method::Drain => call.run(|request| moves::drain(node, request)).await,
-            Method::Rebalance => call.run(|request| moves::rebalance(&self.node, request)).await,
-            // A batch holds the others, and no batch.
-            Method::Batch => call.run(|Nothing {}| ready(Err::<(), _>(Refusal::MethodNotFound.into()))).await,
-        }
-    }
+/// A request that is a method's.
+pub(crate) trait Call: About + Sized {
+    const METHOD: Method;
+    type Response;
 
+    /// Does what is asked.
+    fn run(self, node: &Arc<Node>, caller: &Caller) -> impl Future<Output = Result<Self::Response, Fault>> + Send;
+}
+
+impl Api {
     /// Runs a method for a caller, if it may: the one way to each of them, whatever the request came in.
-    pub(crate) async fn perform<Q: About, A, F>(
-        &self,
-        caller: &Caller,
-        method: Method,
-        request: Result<Q, Fault>,
-        run: impl FnOnce(Q) -> F,
-    ) -> Result<A, Fault>
-    where
-        F: Future<Output = Result<A, Fault>>,
-    {
+    pub(crate) async fn run<C: Call>(&self, caller: &Caller, request: Result<C, Fault>) -> Result<C::Response, Fault> {
         let started = Instant::now();
         let subject = request.as_ref().map(About::subject).unwrap_or_default();
-        let admitted = caller.admit(method, subject);
-        let entry = self.audit.keep(method, subject, admitted.is_ok());
+        let admitted = caller.admit(C::METHOD, subject);
+        let entry = self.audit.keep(C::METHOD, subject, admitted.is_ok());
         let outcome = match admitted.and(request) {
-            Ok(request) => run(request).await,
+            Ok(request) => request.run(&self.node, caller).await,
             Err(fault) => Err(fault),
         };
         let (fault, took) = (outcome.as_ref().err(), started.elapsed());
-        self.metrics.called(method, fault, took);
+        self.metrics.called(C::METHOD, fault, took);
         caller.count(fault);
         if let Some(entry) = entry {
-            entry.write(caller, method.name(), fault, took);
+            entry.write(caller, C::METHOD.name(), fault, took);
         }
         outcome
     }
-}
 
-/// What is called, for whom, with what.
-struct Call<'a> {
-    api: &'a Api,
-    caller: &'a Caller,
-    method: Method,
-    params: &'a [u8],
-}
-
-impl Call<'_> {
-    /// Reads the request, runs the method, and writes its result.
-    async fn run<Q, A, F>(self, run: impl FnOnce(Q) -> F) -> Result<Box<RawValue>, Fault>
+    /// Reads a method's request, calls it, and writes its result.
+    async fn run_json<'a, C>(&self, caller: &Caller, params: &'a [u8]) -> Result<Box<RawValue>, Fault>
     where
-        Q: DeserializeOwned + About,
-        A: Serialize,
-        F: Future<Output = Result<A, Fault>>,
+        C: Call<Response: Serialize> + Deserialize<'a>,
     {
-        let result = self.api.perform(self.caller, self.method, parse(self.params), run).await?;
-        to_raw_value(&result).map_err(|error| unwritable(&error))
+        let response = self.run::<C>(caller, parse(params)).await?;
+        to_raw_value(&response).map_err(|error| unwritable(&error))
     }
 }
 
-/// A request that says nothing.
-#[derive(Debug, Deserialize)]
-struct Nothing {}
-
-impl About for Nothing {
-    fn subject(&self) -> Subject<'_> {
-        Subject::default()
+/// Takes the caller from where [`Api::handle_rpc`] put it.
+fn split<T>(request: tonic::Request<T>) -> Result<(Caller, T), Status> {
+    let (_, mut extensions, message) = request.into_parts();
+    match extensions.remove::<Caller>() {
+        Some(caller) => Ok((caller, message)),
+        None => Err(Fault::from(Refusal::Unauthorized).into()),
     }
 }
 

@@ -99,7 +99,7 @@ fn bodies_that_cannot_be_read() {
             ("publish", "{\"channel\": \"a\", \"tags\": {\"a\": 1}}", "expected a string"),
             ("history", "{\"channel\": \"a\", \"limit\": 1e10}", "i32"),
             ("history", "{\"channel\": \"a\", \"since\": {\"offset\": -1}}", "u64"),
-            ("disconnect", "{\"user\": \"42\", \"disconnect\": {\"code\": 70000}}", "u16"),
+            ("disconnect", "{\"user\": \"42\", \"disconnect\": {\"code\": -1}}", "u32"),
             ("subscribe", "{\"user\": \"42\", \"override\": {\"presence\": true}}", "Flag"),
             ("batch", "[]", "object"),
             ("batch", "{\"commands\": 1}", "sequence"),

@@ -6,6 +6,7 @@ mod batch;
 mod channels;
 mod clients;
 mod cluster;
+mod grpc;
 mod keys;
 mod publish;
 
