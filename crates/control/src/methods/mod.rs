@@ -102,7 +102,8 @@ macro_rules! methods {
                     return Err(Fault::bad("a command has one method"));
                 }
                 $(if let Some(request) = command.$name {
-                    let response = self.run(caller, Ok(request)).await?;
+                    // Boxed: a thousand of them must not each have room for the largest.
+                    let response = Box::pin(self.run(caller, Ok(request))).await?;
                     return Ok(proto::Reply { $name: Some(response), ..proto::Reply::default() });
                 })*
                 Err(Refusal::MethodNotFound.into())
