@@ -106,6 +106,25 @@ class ControlTest(unittest.TestCase):
         self.assertEqual((node.state, bool(node.uid and node.version)), ("active", True))
         self.assertEqual(dict(self.call("Channels", self.pb.ChannelsRequest()).channels), {})
 
+    def test_publish_stream(self):
+        pb = self.pb
+        epoch = self.call("History", pb.HistoryRequest(channel="stream-0")).epoch
+
+        def requests():
+            for number in range(3000):
+                request = pb.PublishRequest(channel=f"stream-{number % 3}", data=b"%d" % number)
+                yield pb.PublishStreamRequest(id=number, publish=request)
+            yield pb.PublishStreamRequest(id=3000, publish=pb.PublishRequest(channel="nowhere:1", data=b"1"))
+
+        acknowledged = list(self.call("PublishStream", requests()))
+        self.assertEqual(sorted(each.id for each in acknowledged), list(range(3001)))
+        for channel in range(3):
+            results = [each for each in acknowledged if each.id % 3 == channel and each.id < 3000]
+            self.assertEqual([each.id for each in results], list(range(channel, 3000, 3)))
+            self.assertEqual([each.result.offset for each in results], list(range(1, 1001)))
+        self.assertEqual({each.result.epoch for each in acknowledged if each.id % 3 == 0 and each.id < 3000}, {epoch})
+        self.assertEqual([each.error.code for each in acknowledged if each.id == 3000], [102])
+
     def test_refusals(self):
         publish = self.pb.PublishRequest
         for request, expected in [

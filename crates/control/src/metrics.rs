@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
-use metrics::{Counter, Histogram, Unit, counter, describe_counter, describe_histogram, histogram};
+use metrics::{
+    Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+};
 
 use crate::methods::Method;
 use crate::types::Fault;
@@ -17,6 +19,8 @@ pub(crate) struct Metrics {
     /// The same for requests that name no method.
     unknown: [Counter; OUTCOMES.len()],
     seconds: Vec<Histogram>,
+    /// Calls of PublishStream that are open.
+    pub(crate) streams: Gauge,
 }
 
 const OUTCOMES: [&str; 6] = ["ok", "error", "malformed", "unauthorized", "denied", "limited"];
@@ -43,6 +47,7 @@ impl Metrics {
     pub(crate) fn new() -> Self {
         describe_counter!("fanwire_api_requests_total", "Calls of the control plane, those in batches included");
         describe_histogram!("fanwire_api_seconds", Unit::Seconds, "How long a call of the control plane took");
+        describe_gauge!("fanwire_api_publish_streams", "Calls of PublishStream that are open");
         let requests = |method: &'static str| {
             OUTCOMES.map(|outcome| counter!("fanwire_api_requests_total", "method" => method, "outcome" => outcome))
         };
@@ -50,6 +55,7 @@ impl Metrics {
         Self {
             requests: methods.clone().map(requests).collect(),
             unknown: requests("unknown"),
+            streams: gauge!("fanwire_api_publish_streams"),
             seconds: methods.map(|method| histogram!("fanwire_api_seconds", "method" => method)).collect(),
         }
     }

@@ -7,6 +7,7 @@ mod clients;
 mod info;
 mod moves;
 mod publish;
+mod stream;
 
 use std::sync::Arc;
 
@@ -16,13 +17,14 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 use tokio::time::Instant;
-use tonic::{Response, Status};
+use tonic::{Response, Status, Streaming};
 
 use crate::Api;
 use crate::caller::{About, Caller};
 use crate::keys::Scope;
 use crate::proto::{self, control_server::Control};
 use crate::types::Fault;
+use stream::Acknowledgements;
 
 /// Everything there is to say about the methods: their name in gRPC and in JSON, what they take and give, and who does it.
 macro_rules! methods {
@@ -119,6 +121,16 @@ macro_rules! methods {
                 let (caller, request) = split(request)?;
                 Ok(Response::new(self.run(&caller, Ok(request)).await?))
             })*
+
+            type PublishStreamStream = Acknowledgements;
+
+            async fn publish_stream(
+                self: Arc<Self>,
+                request: tonic::Request<Streaming<proto::PublishStreamRequest>>,
+            ) -> Result<Response<Acknowledgements>, Status> {
+                let (caller, requests) = split(request)?;
+                Ok(Response::new(self.publish_all(caller, requests)))
+            }
 
             async fn batch(
                 self: Arc<Self>,

@@ -15,7 +15,7 @@ use super::*;
 
 /// Carries the client's calls to the API.
 #[derive(Clone)]
-struct Wire(Arc<Api>);
+pub(crate) struct Wire(Arc<Api>);
 
 impl Service<Request<tonic::body::Body>> for Wire {
     type Response = Response<tonic::body::Body>;
@@ -32,17 +32,17 @@ impl Service<Request<tonic::body::Body>> for Wire {
     }
 }
 
-type Client = ControlClient<Wire>;
+pub(crate) type Client = ControlClient<Wire>;
 
 /// Runs `test` with a client, against the node that [`run`] describes.
-fn run_rpc(test: impl AsyncFnOnce(&Harness, Client)) {
+pub(crate) fn run_rpc(test: impl AsyncFnOnce(&Harness, Client)) {
     run(async |harness, _| {
         let api = Arc::new(Api::new(Arc::clone(&harness.node), &keys(), Audit::All));
         test(harness, ControlClient::new(Wire(api))).await;
     });
 }
 
-fn with_key<T>(message: T) -> tonic::Request<T> {
+pub(crate) fn with_key<T>(message: T) -> tonic::Request<T> {
     with_secret(SECRET, message)
 }
 

@@ -9,6 +9,7 @@ mod cluster;
 mod grpc;
 mod keys;
 mod publish;
+mod publish_stream;
 
 use std::sync::Arc;
 use std::time::Duration;
