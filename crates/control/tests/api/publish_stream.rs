@@ -8,11 +8,12 @@ use fanwire_testkit::harness::FakeClient;
 use futures_util::stream::{Stream, StreamExt, iter, pending};
 use tonic::Code;
 
-use super::grpc::{run_rpc, with_key};
+use super::grpc::{Client, run_rpc, with_key};
 use super::*;
 
-fn publication(id: u64, channel: &str, data: impl ToString) -> PublishStreamRequest {
-    let publish = PublishRequest { channel: channel.into(), data: data.to_string().into(), ..Default::default() };
+fn publication(id: u64, channel: &str, data: impl Into<Value>) -> PublishStreamRequest {
+    let publish =
+        PublishRequest { channel: channel.into(), data: data.into().to_string().into(), ..Default::default() };
     PublishStreamRequest { id, publish: Some(publish) }
 }
 
@@ -26,7 +27,7 @@ fn offset(acknowledgement: &PublishStreamResponse) -> u64 {
 
 /// Publishes all of it; returns the acknowledgements.
 async fn publish(
-    client: &mut super::grpc::Client,
+    client: &mut Client,
     requests: impl Stream<Item = PublishStreamRequest> + Send + 'static,
 ) -> Vec<PublishStreamResponse> {
     let acknowledgements = client.publish_stream(with_key(requests)).await.expect("a stream").into_inner();
