@@ -61,7 +61,7 @@ class Gateway {
   async ready() {
     let ended = null;
     this.exited.then((exit) => (ended = exit));
-    const address = (listener) => new RegExp(`^ *${listener} +(http://\\S+)`, 'm').exec(this.announced)?.[1];
+    const address = (listener) => new RegExp(`^ *${listener} +(https?://\\S+)`, 'm').exec(this.announced)?.[1];
     await until('the gateway is ready', async () => {
       assert.equal(ended, null, `${BINARY} did not start:\n${this.errors}`);
       [this.public, this.control, this.ops] = ['public', 'control', 'ops'].map(address);
@@ -152,13 +152,14 @@ export class Metrics {
   }
 }
 
-/** The names of all metrics the sources declare: those every gateway has, and those of one with Redis. */
+/** The names of all metrics the sources declare: those every gateway has, and those of one with Redis or TLS. */
 export function declaredMetrics() {
   const crates = fileURLToPath(new URL('../crates', import.meta.url));
-  const declared = { memory: [], redis: [] };
+  const declared = { memory: [], redis: [], tls: [] };
   for (const path of readdirSync(crates, { recursive: true })) {
     if (!/^[^/]+\/src\/.*\.rs$/.test(path)) continue;
-    const kind = path.startsWith('redis/') || path.startsWith('node/src/sequencer') ? 'redis' : 'memory';
+    const redis = path.startsWith('redis/') || path.startsWith('node/src/sequencer');
+    const kind = redis ? 'redis' : path.startsWith('net/src/tls/certificate') ? 'tls' : 'memory';
     const source = readFileSync(join(crates, path), 'utf8');
     const names = source.matchAll(/describe_(?:counter|gauge|histogram)!\(\s*"([^"]+)"/g);
     declared[kind].push(...[...names].map(([, name]) => name));

@@ -11,10 +11,10 @@ use fanwire_node::{Broker, Dispatcher, MemoryBroker, MemoryPresence, Node, Parts
 use fanwire_plain::Plain;
 use futures_util::FutureExt;
 use http_body_util::BodyExt;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::{BrokerKind, Config, Mistakes};
-use crate::listeners::Listeners;
+use crate::listeners::{Certificates, Listeners};
 use crate::ops::Readiness;
 use crate::{demo, ops};
 
@@ -42,6 +42,9 @@ pub(crate) enum Error {
     /// The system refuses threads or signals.
     #[error("cannot start")]
     Start(#[from] std::io::Error),
+    /// A certificate changed since it was checked, and cannot be used.
+    #[error("cannot use a certificate")]
+    Tls(#[from] fanwire_net::TlsError),
     /// The metrics recorder cannot be installed.
     #[error("cannot install metrics")]
     Metrics(#[from] metrics_exporter_prometheus::BuildError),
@@ -75,7 +78,9 @@ pub(crate) fn run(config: &Config, mode: Mode) -> Result<(), Error> {
             authorizer: Box::new(verifier),
         });
         let api = Arc::new(Api::new(Arc::clone(&node), &keys, config.log.audit));
-        let mut listeners = Listeners::bind(&config.listen)?;
+        let certificates = Certificates::load(&config.tls)?;
+        let watched = certificates.all();
+        let mut listeners = Listeners::bind(&config.listen, certificates)?;
         let readiness = Readiness {
             node: Arc::clone(&node),
             health: health.clone(),
@@ -98,6 +103,8 @@ pub(crate) fn run(config: &Config, mode: Mode) -> Result<(), Error> {
         tokio::spawn(Arc::clone(&node).reconcile());
         tokio::spawn(Arc::clone(&node).take_part());
         tokio::spawn(upkeep(recorder));
+        tokio::spawn(fanwire_net::keep_fresh(watched.clone()));
+        tokio::spawn(refresh_on_hangup(signal(SignalKind::hangup())?, watched));
         let give_up_after = config.broker.redis.give_up_after;
         if let Some(health) = health.filter(|_| !give_up_after.is_zero()) {
             tokio::spawn(give_up(Arc::clone(&node), health, give_up_after));
@@ -222,6 +229,16 @@ async fn give_up(node: Arc<Node>, health: fanwire_redis::Health, after: Duration
             () = until(|cut_off, _| cut_off.is_none()) => {}
         }
         tracing::info!("new connections are welcome again");
+    }
+}
+
+/// Reads the certificates again whenever the process is told to.
+async fn refresh_on_hangup(mut hangup: Signal, certificates: Vec<Arc<fanwire_net::Tls>>) {
+    while hangup.recv().await.is_some() {
+        let certificates = certificates.clone();
+        // Fails only if it panics; then the next time is as good.
+        let refresh = move || certificates.iter().for_each(|tls| fanwire_net::refresh_and_tell(tls));
+        let _ = tokio::task::spawn_blocking(refresh).await;
     }
 }
 

@@ -22,12 +22,12 @@ use tokio::time::{Instant, timeout_at};
 use crate::decoder::Decoder;
 use crate::reassembly::{Batch, Incoming, Reassembly};
 use crate::server::Shared;
-use crate::socket::TcpSocket;
+use crate::socket::Duplex;
 
 /// An open client connection.
-pub(crate) struct Connection {
+pub(crate) struct Connection<S> {
     client: ClientGuard,
-    socket: TcpSocket,
+    socket: S,
     shared: Arc<Shared>,
     reassembly: Reassembly,
     /// Bytes that were read and not looked at: those before the connection was open, or because there was enough to do.
@@ -37,9 +37,9 @@ pub(crate) struct Connection {
 /// Messages, and how the connection ends after them, if it does.
 type Received = (Batch, Result<(), Disconnect>);
 
-impl Connection {
+impl<S: Duplex> Connection<S> {
     /// `early` is what the client sent before the connection was open.
-    pub(crate) fn new(client: ClientGuard, socket: TcpSocket, early: Box<[u8]>, shared: Arc<Shared>) -> Self {
+    pub(crate) fn new(client: ClientGuard, socket: S, early: Box<[u8]>, shared: Arc<Shared>) -> Self {
         Self { client, socket, shared, reassembly: Reassembly::default(), rest: early }
     }
 
@@ -183,7 +183,7 @@ thread_local! {
 ///
 /// Not an async function, for each of those around it makes every idle connection larger.
 fn poll_read<T>(
-    socket: &TcpSocket,
+    socket: &impl Duplex,
     cx: &mut Context<'_>,
     mut take: impl FnMut(&[u8], &mut Decoder) -> T,
 ) -> Poll<io::Result<Option<T>>> {
@@ -205,12 +205,16 @@ fn poll_read<T>(
 mod tests {
     use super::*;
 
+    use crate::socket::TcpSocket;
+    use crate::tls::TlsSocket;
+
     #[test]
     fn tasks_are_small() {
-        fn future_size<F: Future>(_: impl FnOnce(Connection) -> F) -> usize {
+        fn future_size<S, F: Future>(_: impl FnOnce(Connection<S>) -> F) -> usize {
             size_of::<F>()
         }
         // With tokio's part of a task, 128 bytes, this makes 256.
-        assert!(future_size(Connection::run) <= 128, "{}", future_size(Connection::run));
+        let sizes = [future_size(Connection::<TcpSocket>::run), future_size(Connection::<TlsSocket>::run)];
+        assert!(sizes.iter().all(|size| *size <= 128), "{sizes:?}");
     }
 }

@@ -1,8 +1,8 @@
-//! From an accepted TCP connection to an open client connection, or to an HTTP answer.
+//! From a connection on its worker to an open client connection, or to an HTTP answer.
 
 use std::cell::{Cell, RefCell};
 use std::future::{poll_fn, ready};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -12,15 +12,16 @@ use futures_util::FutureExt;
 use http::{Request, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 
 use crate::connection::Connection;
+use crate::http_io::HttpIo;
 use crate::http_server::{self, ANSWER_TIMEOUT, Answer};
 use crate::metrics::Handshake;
 use crate::server::Shared;
-use crate::socket::TcpSocket;
+use crate::socket::{Duplex, TcpSocket};
+use crate::tls::{Session as TlsSession, TlsSocket};
 use crate::upgrade::{self, Refused};
 
 /// Answers the one request of a connection, on the worker's thread. If it opens a client connection, that goes on in a
@@ -28,14 +29,20 @@ use crate::upgrade::{self, Refused};
 ///
 /// The seat and the permit are held until then.
 pub(crate) async fn run(
-    stream: TcpStream,
+    (stream, tls): (TcpStream, Option<Box<TlsSession>>),
     peer: SocketAddr,
     worker: Rc<Worker>,
     (_seat, _permit): (Seat, OwnedSemaphorePermit),
     shared: Arc<Shared>,
 ) {
-    let answering = AssertUnwindSafe(answer(stream, peer, &worker, &shared)).catch_unwind();
-    let outcome = match answering.await {
+    let answering = async {
+        let tcp = TcpSocket::new(tokio::net::TcpStream::from_std(stream).ok()?);
+        match tls {
+            None => answer(tcp, peer, &worker, &shared).await,
+            Some(session) => answer(TlsSocket::new(tcp, session), peer, &worker, &shared).await,
+        }
+    };
+    let outcome = match AssertUnwindSafe(answering).catch_unwind().await {
         Ok(outcome) => outcome,
         Err(_) => {
             shared.metrics.panics.increment(1);
@@ -55,19 +62,23 @@ struct Exchange {
     opened: RefCell<Option<(&'static str, Box<dyn Session>)>>,
 }
 
-async fn answer(stream: TcpStream, peer: SocketAddr, worker: &Rc<Worker>, shared: &Arc<Shared>) -> Option<Handshake> {
+async fn answer<S: Duplex + Unpin>(
+    socket: S,
+    peer: SocketAddr,
+    worker: &Rc<Worker>,
+    shared: &Arc<Shared>,
+) -> Option<Handshake> {
     let exchange = Rc::new(Exchange {
         deadline: Cell::new(Instant::now() + shared.limits.handshake_timeout),
         outcome: Cell::new(Some(Handshake::Error)),
         opened: RefCell::default(),
     });
-    let Ok(stream) = tokio::net::TcpStream::from_std(stream) else { return exchange.outcome.get() };
     let service = service_fn({
         let (exchange, shared, node) = (Rc::clone(&exchange), Arc::clone(shared), Arc::clone(worker.node()));
         move |request| exchange.serve(request, peer, &shared, &node)
     });
     let http = http_server::builder(shared.limits.handshake_timeout);
-    let mut connection = http.serve_connection(TokioIo::new(stream), service);
+    let mut connection = http.serve_connection(HttpIo::new(socket), service);
     loop {
         let served = timeout_at(exchange.deadline.get(), poll_fn(|cx| connection.poll_without_shutdown(cx))).await;
         match served {
@@ -79,13 +90,15 @@ async fn answer(stream: TcpStream, peer: SocketAddr, worker: &Rc<Worker>, shared
             Err(_) => return exchange.outcome.get().map(|_| Handshake::Timeout),
         }
     }
+    let parts = connection.into_parts();
+    let HttpIo { socket, rest } = parts.io;
     if let Some((protocol, session)) = exchange.opened.take() {
-        let parts = connection.into_parts();
         // A copy: even an empty slice of it would keep hyper's whole read buffer.
-        let early = parts.read_buf.as_ref().into();
-        let socket = TcpSocket::new(parts.io.into_inner());
+        let early = [&parts.read_buf[..], &rest].concat().into();
         let client = worker.open(protocol, session, socket.clone());
         tokio::task::spawn_local(Connection::new(client, socket, early, Arc::clone(shared)).run());
+    } else {
+        socket.shutdown(Shutdown::Write);
     }
     exchange.outcome.get()
 }

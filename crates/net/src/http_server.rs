@@ -21,10 +21,10 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use tokio::net::TcpStream;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, sleep_until, timeout};
 
+use crate::ClientName;
 use crate::server::Shared;
 use crate::site::{BoxError, RpcBody, RpcHandler};
 
@@ -90,9 +90,17 @@ fn either_version() -> auto::Builder<TokioExecutor> {
 }
 
 /// Serves the requests of one connection until it ends, is idle for too long, or the listener stops.
-pub(crate) async fn run(stream: TcpStream, peer: SocketAddr, _permit: OwnedSemaphorePermit, shared: Arc<Shared>) {
+pub(crate) async fn run(
+    stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
+    peer: SocketAddr,
+    client: Option<ClientName>,
+    shared: Arc<Shared>,
+) {
     let activity = Arc::new(Activity::new());
-    let service = service_fn(|request| {
+    let service = service_fn(|mut request: Request<Incoming>| {
+        if let Some(name) = &client {
+            request.extensions_mut().insert(name.clone());
+        }
         let busy = Busy::new(&activity);
         let answer = answer(&shared, request, peer);
         async move { Ok::<_, Infallible>(answer.await?.map(|body| AnswerBody { _busy: Some(busy), ..body })) }

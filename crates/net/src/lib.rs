@@ -3,15 +3,18 @@
 //! - [`Listener`], [`serve`], [`Site`]: where to listen, and what is there by path
 //! - [`Workers`]: the threads of a node's workers
 //! - [`Limits`]: what a peer may do
+//! - [`Tls`]: the certificate of a listener, which may change
 //!
-//! The path of a client: accept loop (`server`) → a task for the request on the worker's thread (`handshake`, `upgrade`) → a small
+//! The path of a client: accept loop (`server`) → TLS, if the listener has it (`arrival`, `tls`) → a task for the request on the worker's thread (`handshake`, `upgrade`) → a small
 //! task for the open connection (`connection`). What it reads goes through the inspector (`inspector`: is this frame
 //! allowed?) to the thread's one decoder (`decoder`), and what is incomplete waits in `reassembly`.
 //! What the node writes goes past all of that, straight to the socket (`socket`).
 
+mod arrival;
 mod connection;
 mod decoder;
 mod handshake;
+mod http_io;
 mod http_server;
 mod inspector;
 mod limits;
@@ -21,6 +24,7 @@ mod reassembly;
 mod server;
 mod site;
 mod socket;
+mod tls;
 mod upgrade;
 mod utf8;
 mod workers;
@@ -28,4 +32,5 @@ mod workers;
 pub use limits::Limits;
 pub use server::{Error, Listener, serve};
 pub use site::{BoxError, Handler, RpcBody, RpcHandler, Site};
+pub use tls::{ClientName, Tls, TlsError, TlsFiles, keep_fresh, refresh_and_tell};
 pub use workers::Workers;

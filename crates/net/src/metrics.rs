@@ -4,6 +4,8 @@ use std::fmt;
 
 use metrics::{Counter, Unit, counter, describe_counter};
 
+use crate::tls;
+
 /// Handles of the metrics, made once for each listener.
 pub(crate) struct Metrics {
     pub(crate) messages_received: Counter,
@@ -11,6 +13,7 @@ pub(crate) struct Metrics {
     pub(crate) http_requests: Counter,
     pub(crate) accept_errors: Counter,
     pub(crate) panics: Counter,
+    pub(crate) tls: tls::Handshakes,
     handshakes: [Counter; 4],
 }
 
@@ -43,6 +46,7 @@ impl Metrics {
             http_requests: counter!("fanwire_http_requests_total"),
             accept_errors: counter!("fanwire_accept_errors_total"),
             panics: counter!("fanwire_panics_total"),
+            tls: tls::Handshakes::new(),
             handshakes: outcomes.map(|outcome| counter!("fanwire_handshakes_total", "outcome" => outcome)),
         }
     }

@@ -12,14 +12,16 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{sleep, timeout};
 
+use crate::arrival::Arrival;
 use crate::metrics::Metrics;
-use crate::{Limits, Site, handshake, http_server};
+use crate::{Limits, Site, Tls};
 
 /// A bound socket: connections wait in it until [`serve`] accepts them.
 #[derive(Debug)]
 pub struct Listener {
     listener: std::net::TcpListener,
     addr: SocketAddr,
+    tls: Option<Arc<Tls>>,
 }
 
 /// Why nothing can be served.
@@ -55,9 +57,15 @@ impl Listener {
             socket.set_nonblocking(true)?;
             let listener = std::net::TcpListener::from(socket);
             let addr = listener.local_addr()?;
-            Ok(Self { listener, addr })
+            Ok(Self { listener, addr, tls: None })
         };
         bind().map_err(|source| Error::Bind { addr, source })
+    }
+
+    /// Expects TLS of every connection.
+    #[must_use]
+    pub fn tls(self, tls: Arc<Tls>) -> Self {
+        Self { tls: Some(tls), ..self }
     }
 
     /// The address listened on, with the real port.
@@ -72,6 +80,7 @@ pub(crate) struct Shared {
     pub(crate) site: Site,
     pub(crate) limits: Limits,
     pub(crate) metrics: Metrics,
+    pub(crate) tls: Option<Arc<Tls>>,
     stopping: watch::Receiver<bool>,
 }
 
@@ -102,7 +111,7 @@ pub async fn serve(
     let default_limits = || Limits { max_message_size: node.config().client.max_message_size, ..Limits::default() };
     let limits = site.own_limits().unwrap_or_else(default_limits);
     let (stop, stopping) = watch::channel(false);
-    let shared = Arc::new(Shared { site, limits, metrics: Metrics::new(), stopping });
+    let shared = Arc::new(Shared { site, limits, metrics: Metrics::new(), tls: listener.tls, stopping });
     let mut door = Door {
         listener: TcpListener::from_std(listener.listener).map_err(Error::Wait)?,
         permits: Arc::new(Semaphore::new(shared.limits.max_handshakes)),
@@ -116,15 +125,11 @@ pub async fn serve(
             () = shutdown.as_mut() => break,
             accepted = door.accept() => accepted,
         };
-        let shared = Arc::clone(&shared);
-        if !shared.site.has_protocols() {
-            tokio::spawn(http_server::run(stream, peer, permit, shared));
-        } else if let Ok(stream) = stream.into_std() {
-            let serve = move |worker: &_, seat| {
-                let worker = std::rc::Rc::clone(worker);
-                tokio::task::spawn_local(handshake::run(stream, peer, worker, (seat, permit), shared));
-            };
-            node.take_seat().run(serve).await;
+        let arrival = Arrival { stream, peer, permit, shared: Arc::clone(&shared), node: Arc::clone(&node) };
+        if arrival.is_for_a_worker() {
+            arrival.hand_over().await;
+        } else {
+            tokio::spawn(arrival.run());
         }
     }
 

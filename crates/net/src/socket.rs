@@ -10,6 +10,15 @@ use rustix::net::{SendAncillaryBuffer, SendFlags};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
+/// What a connection task reads from, and the node writes to.
+pub(crate) trait Duplex: Socket + Clone + 'static {
+    /// Waits until a read gives something. One task at a time may wait.
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// Reads what is there, at most what fits; 0 at the end of the stream. `buf` has 64 KiB.
+    fn try_read(&self, buf: &mut [u8]) -> io::Result<usize>;
+}
+
 /// A TCP connection. Belongs to one thread: its readiness is cleared between a call that would block and the next
 /// look at the driver, so no event gets lost.
 #[derive(Clone, Debug)]
@@ -18,21 +27,6 @@ pub(crate) struct TcpSocket(Rc<TcpStream>);
 impl TcpSocket {
     pub(crate) fn new(stream: TcpStream) -> Self {
         Self(Rc::new(stream))
-    }
-
-    /// Waits until a read gives something. One task at a time may wait.
-    pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.0.poll_read_ready(cx)
-    }
-
-    /// Reads what is there, at most what fits; 0 at the end of the stream.
-    pub(crate) fn try_read(&self, buf: &mut [u8]) -> io::Result<usize> {
-        let read = self.0.try_read(buf);
-        // A short read has emptied the socket: the next event says when there is more, and no call is spent on asking.
-        if read.as_ref().is_ok_and(|len| (1..buf.len()).contains(len)) {
-            self.not_ready(Interest::READABLE);
-        }
-        read
     }
 
     /// Tells tokio that the socket is not ready, so that it waits for the next event.
@@ -50,6 +44,21 @@ impl TcpSocket {
             }
             errno.into()
         })
+    }
+}
+
+impl Duplex for TcpSocket {
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.poll_read_ready(cx)
+    }
+
+    fn try_read(&self, buf: &mut [u8]) -> io::Result<usize> {
+        let read = self.0.try_read(buf);
+        // A short read has emptied the socket: the next event says when there is more, and no call is spent on asking.
+        if read.as_ref().is_ok_and(|len| (1..buf.len()).contains(len)) {
+            self.not_ready(Interest::READABLE);
+        }
+        read
     }
 }
 

@@ -28,6 +28,20 @@ pub trait Socket {
     /// Those of the socket.
     fn try_write_vectored(&self, parts: &[IoSlice<'_>]) -> io::Result<usize>;
 
+    /// Bytes that a write took and that have not left yet: the rest of what was encrypted for it. They leave first.
+    fn held(&self) -> usize {
+        0
+    }
+
+    /// Lets what is held leave, as far as the socket takes it at once; [`ErrorKind::WouldBlock`] if that is not all.
+    ///
+    /// # Errors
+    ///
+    /// Those of the socket.
+    fn try_flush(&self) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Waits until a write may succeed again. One task at a time may wait.
     fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
@@ -63,7 +77,9 @@ enum Phase {
 #[derive(Default)]
 struct Backlog {
     parts: VecDeque<Bytes>,
+    /// In `parts`, and held by the socket.
     bytes: usize,
+    held: usize,
     /// The socket is full, and a task waits for it.
     blocked: bool,
 }
@@ -125,9 +141,10 @@ impl Outlet {
                 }
             };
             let mut written = settle(written)?;
-            if written == total {
+            if written == total && self.socket.held() == 0 {
                 return Ok(());
             }
+            self.backlog.borrow_mut().get_or_insert_default();
             for frame in frames {
                 let skipped = written.min(frame.len());
                 written -= skipped;
@@ -180,7 +197,7 @@ impl Outlet {
     pub(crate) fn shed(&self) {
         if let Some(backlog) = self.backlog.borrow_mut().as_mut() {
             backlog.parts.truncate(1);
-            let kept = backlog.parts.front().map_or(0, Bytes::len);
+            let kept = backlog.parts.front().map_or(0, Bytes::len) + backlog.held;
             self.gauge.set(self.gauge.get() - (backlog.bytes - kept));
             backlog.bytes = kept;
         }
@@ -228,6 +245,18 @@ impl Outlet {
     fn write_backlog(&self) -> Result<bool, Disconnect> {
         let mut slot = self.backlog.borrow_mut();
         let Some(backlog) = slot.as_mut() else { return Ok(true) };
+        let outcome = self.write_parts(backlog);
+        let held = self.socket.held();
+        backlog.bytes = backlog.bytes - backlog.held + held;
+        self.gauge.set(self.gauge.get() - backlog.held + held);
+        backlog.held = held;
+        if outcome == Ok(true) {
+            *slot = None;
+        }
+        outcome
+    }
+
+    fn write_parts(&self, backlog: &mut Backlog) -> Result<bool, Disconnect> {
         while !backlog.parts.is_empty() {
             let written = if backlog.parts.len() == 1 {
                 self.socket.try_write(&backlog.parts[0])
@@ -251,8 +280,11 @@ impl Outlet {
                 backlog.parts.pop_front();
             }
         }
-        *slot = None;
-        Ok(true)
+        match self.socket.try_flush() {
+            Ok(()) => Ok(true),
+            Err(error) if is_full(&error) => Ok(false),
+            Err(_) => Err(Disconnect::WriteError),
+        }
     }
 
     /// Waits for the full socket and writes the rest, until nothing waits or the connection is gone.
@@ -287,9 +319,13 @@ impl Outlet {
 fn settle(written: io::Result<usize>) -> Result<usize, Disconnect> {
     match written {
         Ok(written) => Ok(written),
-        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Ok(0),
+        Err(error) if is_full(&error) => Ok(0),
         Err(_) => Err(Disconnect::WriteError),
     }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
 }
 
 impl<S: ?Sized> Drop for Outlet<S> {

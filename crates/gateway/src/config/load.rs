@@ -77,6 +77,7 @@ fn set(table: &mut Table, key: &str, text: &str) -> Result<(), String> {
 fn read(defaults: Config, mut table: Table, mistakes: &mut Vec<String>) -> Config {
     let config = Config {
         listen: section(defaults.listen, table.remove("listen"), "listen", mistakes),
+        tls: section(defaults.tls, table.remove("tls"), "tls", mistakes),
         node: section(defaults.node, table.remove("node"), "node", mistakes),
         broker: section(defaults.broker, table.remove("broker"), "broker", mistakes),
         client: section(defaults.client, table.remove("client"), "client", mistakes),
@@ -196,6 +197,7 @@ mod tests {
         let text = include_str!("../../../../deploy/fanwire.toml");
         let config = load_text(text, &[]).unwrap();
         assert_eq!(config.listen, Listen::default());
+        assert_eq!(config.tls, Config::default().tls);
         assert_eq!(config.node, Config::default().node);
         assert_eq!(config.broker, Config::default().broker);
         assert_eq!(config.client, Config::default().client);
@@ -254,6 +256,25 @@ mod tests {
         {
             assert!(told.contains(expected), "{expected} not in:\n{told}");
         }
+    }
+
+    #[test]
+    fn certificates_are_read() {
+        let Mistakes(mistakes) = load_text(
+            "[tls]\npublic = { cert_file = \"/nowhere/tls.crt\", key_file = \"/nowhere/tls.key\" }\n\
+             control = { cert_file = \"Cargo.toml\", key_file = \"Cargo.toml\" }\nops = 1\n",
+            &[],
+        )
+        .unwrap_err();
+        let told = mistakes.join("\n");
+        assert!(told.contains("tls.ops"), "{told}");
+        let text = "[tls]\npublic = { cert_file = \"/nowhere/tls.crt\", key_file = \"/nowhere/tls.key\" }\n\
+                    control = { cert_file = \"Cargo.toml\", key_file = \"Cargo.toml\" }\n";
+        let told = load_text(text, &[]).unwrap_err().0.join("\n");
+        assert!(told.contains("tls.public: cannot read /nowhere/tls.crt: No such file"), "{told}");
+        assert!(told.contains("tls.control: Cargo.toml: no certificates in PEM"), "{told}");
+        let half = load_text("[tls]\npublic = { cert_file = \"tls.crt\" }", &[]).unwrap_err();
+        assert!(half.to_string().contains("key_file"), "{half}");
     }
 
     #[test]

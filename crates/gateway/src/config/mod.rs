@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use fanwire_auth::Verifier;
 use fanwire_control::{Audit, Keys};
+use fanwire_net::TlsFiles;
 use serde::{Deserialize, Serialize};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
@@ -19,6 +20,8 @@ pub(crate) use load::{Mistakes, load};
 pub(crate) struct Config {
     /// `[listen]`
     pub listen: Listen,
+    /// `[tls]`
+    pub tls: Tls,
     /// `[node]`
     pub node: Node,
     /// `[broker]`
@@ -61,6 +64,18 @@ impl Default for Listen {
             ops: (loopback, 8020).into(),
         }
     }
+}
+
+/// The certificates of the listeners; one without is plain.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Tls {
+    /// Of the public listener, and of those that share its address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub public: Option<TlsFiles>,
+    /// Of the control listener.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub control: Option<TlsFiles>,
 }
 
 /// The process.
@@ -222,7 +237,14 @@ impl Config {
         if self.client.pong_timeout >= self.client.ping_interval {
             mistakes.push("client.pong_timeout: must be shorter than client.ping_interval".to_owned());
         }
+        for (listener, files) in [("public", &self.tls.public), ("control", &self.tls.control)] {
+            let read = files.clone().map(|files| fanwire_net::Tls::load(listener, files)).transpose();
+            mistakes.extend(read.err().map(|error| format!("tls.{listener}: {}", causes(&error))));
+        }
         let shared = Self::share(self.listen.control, self.listen.public);
+        if shared && self.tls.control.is_some() {
+            mistakes.push("tls.control: the control listener is the public one, whose TLS is tls.public".to_owned());
+        }
         if self.api_key.is_empty() && (shared || !self.listen.control.ip().is_loopback()) {
             mistakes.push(format!(
                 "listen.control: {} is reachable from outside{} and needs an [[api_key]]",

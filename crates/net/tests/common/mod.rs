@@ -4,14 +4,15 @@
 
 #[path = "../../examples/echo/echo.rs"]
 pub(crate) mod echo;
+pub(crate) mod secure;
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
 use echo::Echo;
-use fanwire_net::{Limits, Listener, Site, Workers};
+use fanwire_net::{Limits, Listener, Site, Tls, Workers};
 use fanwire_node::{ClientConfig, Config, Node};
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
@@ -25,6 +26,13 @@ pub(crate) struct Server {
     workers: Option<Workers>,
     stop: Option<oneshot::Sender<()>>,
     serving: Option<JoinHandle<()>>,
+    /// What a peer needs to trust it; none if it speaks no TLS.
+    trust: Option<Arc<rustls::ClientConfig>>,
+}
+
+/// Whether this is a copy of the tests that goes over TLS: see `over_tls.rs`.
+fn over_tls() -> bool {
+    module_path!().contains("over_tls")
 }
 
 impl Server {
@@ -34,9 +42,20 @@ impl Server {
     }
 
     pub(crate) fn start(site: Site, client: ClientConfig) -> Self {
+        let listener = Listener::bind(([127, 0, 0, 1], 0).into()).unwrap();
+        if !over_tls() {
+            return Self::serve(listener, site, client);
+        }
+        let identity = secure::Identity::new("gateway.test");
+        let tls = Tls::load("public", identity.write("over-tls")).unwrap();
+        let mut server = Self::serve(listener.tls(tls.into()), site, client);
+        server.trust = Some(secure::trusting(&identity, rustls::ALL_VERSIONS));
+        server
+    }
+
+    pub(crate) fn serve(listener: Listener, site: Site, client: ClientConfig) -> Self {
         let node = echo::node(Config { client, ..Config::default() }, 2);
         let workers = Workers::start(&node).unwrap();
-        let listener = Listener::bind(([127, 0, 0, 1], 0).into()).unwrap();
         let addr = listener.local_addr();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let (stop, stopped) = oneshot::channel();
@@ -48,7 +67,7 @@ impl Server {
             }
         });
         let (stop, serving) = (Some(stop), Some(serving));
-        Self { addr, node, runtime: Some(runtime), workers: Some(workers), stop, serving }
+        Self { addr, node, runtime: Some(runtime), workers: Some(workers), stop, serving, trust: None }
     }
 
     /// Stops accepting.
@@ -83,28 +102,73 @@ pub(crate) fn opening(path: &str, more: &str) -> String {
     )
 }
 
-/// A raw TCP connection. All waiting ends after ten seconds, so that a test fails rather than hangs.
-pub(crate) struct Peer(pub(crate) TcpStream);
+/// A raw connection. All waiting ends after ten seconds, so that a test fails rather than hangs.
+pub(crate) struct Peer(pub(crate) Wire);
+
+/// What goes over the connection.
+pub(crate) enum Wire {
+    Tcp(TcpStream),
+    Tls(Box<rustls::StreamOwned<rustls::ClientConnection, TcpStream>>),
+}
+
+impl Read for Wire {
+    fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.read(buf),
+            Self::Tls(stream) => stream.read(buf),
+        }
+    }
+}
+
+impl Write for Wire {
+    fn write(&mut self, buf: &[u8]) -> std::io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.write(buf),
+            Self::Tls(stream) => stream.write(buf),
+        }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.flush(),
+            Self::Tls(stream) => stream.flush(),
+        }
+    }
+}
 
 impl Peer {
     pub(crate) fn connect(server: &Server) -> Self {
         let stream = TcpStream::connect(server.addr).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         stream.set_nodelay(true).unwrap();
-        Self(stream)
+        match &server.trust {
+            None => Self(Wire::Tcp(stream)),
+            Some(trust) => Self::secured(stream, trust),
+        }
+    }
+
+    pub(crate) fn secured(stream: TcpStream, trust: &Arc<rustls::ClientConfig>) -> Self {
+        let name = "gateway.test".try_into().unwrap();
+        let client = rustls::ClientConnection::new(Arc::clone(trust), name).unwrap();
+        Self(Wire::Tls(rustls::StreamOwned::new(client, stream).into()))
     }
 
     /// Connects and opens a WebSocket.
     pub(crate) fn open(server: &Server) -> Self {
-        let mut peer = Self::connect(server);
-        peer.send(opening("/", ""));
-        let head = peer.head();
+        Self::connect(server).opened()
+    }
+
+    /// Opens a WebSocket.
+    pub(crate) fn opened(mut self) -> Self {
+        self.send(opening("/", ""));
+        let head = self.head();
         assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
-        peer
+        self
     }
 
     pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.0.write_all(bytes.as_ref()).unwrap();
+        self.0.flush().unwrap();
     }
 
     /// Reads the head of an HTTP answer.
@@ -124,7 +188,9 @@ impl Peer {
         match self.0.read_to_end(&mut rest) {
             Ok(_) => rest,
             // The server closed while bytes were still on the way to it.
-            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => rest,
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => rest,
+            // The server gave the connection up.
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => rest,
             Err(error) => panic!("{error}"),
         }
     }
@@ -168,7 +234,9 @@ impl Peer {
         loop {
             let (first, payload) = self.frame();
             if first == 0x88 {
-                assert_eq!(self.rest(), b"");
+                let mut rest = Vec::new();
+                let end = self.0.read_to_end(&mut rest).map_err(|error| error.kind());
+                assert!(matches!(end, Ok(0) | Err(ErrorKind::ConnectionReset)), "{end:?} {rest:?}");
                 return u16::from_be_bytes([payload[0], payload[1]]);
             }
         }
