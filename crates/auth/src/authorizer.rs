@@ -29,6 +29,7 @@ fn identity(verifier: &Verifier, token: &str) -> Result<Identity, AuthError> {
     Ok(Identity {
         user: token.user.into(),
         expire_at: token.expire_at,
+        issued_at: token.issued_at,
         info: token.info.map(json).transpose()?,
         subscriptions: subscriptions.collect::<Result<_, AuthError>>()?,
         capabilities: token.capabilities,
@@ -40,6 +41,7 @@ fn subscription(verifier: &Verifier, token: &str) -> Result<SubscriptionToken, A
     Ok(SubscriptionToken {
         user: token.user.into(),
         channel: token.channel,
+        issued_at: token.issued_at,
         grant: grant(token.grant, token.expire_at)?,
     })
 }

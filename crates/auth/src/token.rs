@@ -40,6 +40,8 @@ pub struct SubscriptionToken {
     pub channel: String,
     /// When the subscription ends unless renewed, in seconds of Unix time; always later than the moment of verification.
     pub expire_at: Option<u64>,
+    /// When the token was made, in seconds of Unix time.
+    pub issued_at: Option<u64>,
     /// The terms.
     pub grant: Grant,
 }

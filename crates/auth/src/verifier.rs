@@ -72,6 +72,7 @@ impl Verifier {
             user: claims.get("sub")?.unwrap_or_default(),
             channel: claims.text("channel")?.ok_or(Reason::Claim("channel"))?,
             expire_at: None,
+            issued_at: claims.time("iat")?,
             grant: claims.grant()?,
         };
         Ok(SubscriptionToken { expire_at: self.admit(&claims, now)?, ..verified })

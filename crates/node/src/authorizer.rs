@@ -28,6 +28,8 @@ pub struct Identity {
     pub user: Arc<str>,
     /// When the connection ends unless renewed, in seconds of Unix time.
     pub expire_at: Option<u64>,
+    /// When it was said who the client is, in seconds of Unix time; `None` counts as long ago where a user's tokens are revoked.
+    pub issued_at: Option<u64>,
     /// JSON that other clients see beside the user.
     pub info: Option<Bytes>,
     /// Channels the client is subscribed to by the server.
@@ -43,6 +45,8 @@ pub struct SubscriptionToken {
     pub user: Arc<str>,
     /// The channel it opens.
     pub channel: String,
+    /// When it was made, as in [`Identity::issued_at`].
+    pub issued_at: Option<u64>,
     /// The terms.
     pub grant: Grant,
 }

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, ready};
 use std::sync::Arc;
 
 use fanwire_wire::cluster::Control;
@@ -46,6 +47,37 @@ pub trait Broker: Send + Sync + 'static {
 
     /// Forgets a channel's publications; its position stays.
     fn remove_history(&self, channel: &Channel) -> BoxFuture<'_, Result<(), Error>>;
+
+    /// Keeps a revocation this long, for all nodes that follow [`Broker::revocations`], now or later. A broker of one node need not:
+    /// the node remembers it.
+    fn revoke(&self, revocation: &Revocation, keep: Duration) -> BoxFuture<'_, Result<(), Error>> {
+        let _ = (revocation, keep);
+        ready(Ok(())).boxed()
+    }
+
+    /// Reads the revocations kept behind a place that an earlier call gave, or all if it is empty. Each comes at least once, and
+    /// bounded in number; none means that there are no more for now.
+    fn revocations<'a>(&'a self, place: &'a str) -> BoxFuture<'a, Result<Kept, Error>> {
+        ready(Ok(Kept { revocations: Vec::new(), place: place.to_owned() })).boxed()
+    }
+}
+
+/// The word that a user's tokens are refused which were issued before a moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Revocation {
+    /// The user's id.
+    pub user: Arc<str>,
+    /// The moment, in seconds of Unix time.
+    pub before: u64,
+}
+
+/// Some of the revocations a broker keeps.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Kept {
+    /// In the order in which they were made.
+    pub revocations: Vec<Revocation>,
+    /// From where to read on.
+    pub place: String,
 }
 
 /// Which nodes are told something.

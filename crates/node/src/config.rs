@@ -55,6 +55,9 @@ pub struct ClientConfig {
     /// quarters of this and all of it. 0 for ever. Default: 0s.
     #[serde(with = "duration")]
     pub lifetime: Duration,
+    /// How long it is remembered that a user's tokens were revoked: as long as tokens live. Default: 7days.
+    #[serde(with = "duration")]
+    pub revocation_ttl: Duration,
 }
 
 impl Default for ClientConfig {
@@ -73,6 +76,7 @@ impl Default for ClientConfig {
             connect_timeout: Duration::from_secs(10),
             expiry_grace: Duration::from_secs(25),
             lifetime: Duration::ZERO,
+            revocation_ttl: Duration::from_secs(7 * 24 * 3600),
         }
     }
 }

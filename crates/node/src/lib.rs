@@ -38,6 +38,7 @@ pub mod presence;
 pub mod protocol;
 mod rebalance;
 mod report;
+mod revocations;
 pub mod sequencer;
 mod subscription;
 mod sweep;

@@ -24,6 +24,7 @@ use crate::metrics::Metrics;
 use crate::namespace::{Namespace, Namespaces};
 use crate::presence::{Presence, PresenceStats};
 use crate::rebalance::Rebalancing;
+use crate::revocations::Revocations;
 use crate::users::Users;
 use crate::{Dispatcher, Worker};
 
@@ -46,6 +47,7 @@ pub struct Node {
     farewells: Arc<()>,
     users: Users,
     cluster: Cluster,
+    revocations: Revocations,
 }
 
 /// What may change while the node runs, always as a whole.
@@ -148,6 +150,7 @@ impl Node {
             farewells: Arc::default(),
             users: Users::default(),
             cluster: Cluster::new(),
+            revocations: Revocations::new(),
         })
     }
 
@@ -410,6 +413,10 @@ impl Node {
 
     pub(crate) fn users(&self) -> &Users {
         &self.users
+    }
+
+    pub(crate) fn revocations(&self) -> &Revocations {
+        &self.revocations
     }
 
     pub(crate) fn cluster(&self) -> &Cluster {

@@ -27,6 +27,8 @@ pub(crate) struct Subscription {
     pub(crate) place: Cell<Option<(u8, u32)>>,
     /// The worker's second in which it ends; 0 for never.
     pub(crate) expires: Cell<u32>,
+    /// When the token for it was made, in seconds of Unix time; 0 for long ago.
+    pub(crate) issued: Cell<u32>,
     /// JSON that other clients see beside the user.
     pub(crate) info: RefCell<Option<Box<Bytes>>>,
 }

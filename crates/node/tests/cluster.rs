@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use fanwire_node::broker::Recipient;
 use fanwire_node::clock::unix_ms;
-use fanwire_node::{Config, Missing, Namespace, NodeView, Selection};
+use fanwire_node::{Config, ConnectRequest, Missing, Namespace, NodeView, Selection};
 use fanwire_testkit::harness::{self, open_config};
 use fanwire_testkit::{Harness, Lan};
 use fanwire_wire::cluster::{Answer, Control, ControlBody, Envelope, NodeInfo, NodeState, Question};
@@ -365,5 +365,62 @@ fn open_questions_are_bounded() {
             all.iter().all(|done| done.as_ref().is_ok_and(|missing| missing.silent.contains(&b.node.id().to_owned())))
         );
         assert!(a.node.disconnect(user("42"), Disconnect::ForceDisconnect).await.is_ok());
+    });
+}
+
+#[test]
+fn a_revocation_reaches_nodes_that_are_deaf_and_those_that_come_later() {
+    three(async |lan, [a, b, c]| {
+        let (old, new) = ("user:42;age=60", "user:42;age=10");
+        let clients = [a.probe(old).await, b.probe(old).await, c.probe(old).await];
+        let newer = b.probe(new).await;
+        let stranger = c.probe("user:7;age=60").await;
+        lan.unplug(c.node.id());
+        let before = unix_ms() / 1000 - 30;
+        let began = Instant::now();
+        let missing = a.node.revoke("42", before).await.expect("kept");
+        assert_eq!(missing.silent, [c.node.id()], "it does not hear anything");
+        assert!(began.elapsed() <= Duration::from_secs(1));
+        a.settle().await;
+        let ended = |client: &fanwire_testkit::FakeClient| client.client.ended();
+        assert_eq!(
+            clients.each_ref().map(ended),
+            [Some(Disconnect::StateInvalidated), Some(Disconnect::StateInvalidated), None]
+        );
+        a.pass(Duration::from_secs(30)).await;
+        assert_eq!(ended(&clients[2]), None, "it reads nothing either");
+
+        lan.plug(c.node.id());
+        a.pass(Duration::from_secs(1)).await;
+        assert_eq!(ended(&clients[2]), Some(Disconnect::StateInvalidated));
+        let late = Harness::start(config("late"), |dispatcher| lan.broker(dispatcher));
+        late.settle().await;
+        for node in [a, b, c, &late] {
+            let connect = async |token: &str| {
+                let request = ConnectRequest { token: token.to_owned(), ..ConnectRequest::default() };
+                node.probe_unconnected("").client.connect(request).await.map(|_| ())
+            };
+            assert_eq!(connect(old).await, Err(Refusal::TokenExpired.into()));
+            assert_eq!(connect(new).await, Ok(()));
+        }
+        assert!(ended(&newer).is_none() && ended(&stranger).is_none());
+    });
+}
+
+#[test]
+fn what_cannot_be_revoked_is_said() {
+    three(async |_, [a, ..]| {
+        let now = unix_ms() / 1000;
+        assert_eq!(a.node.revoke("", now).await, Err(Refusal::BadRequest));
+        assert_eq!(a.node.revoke("42", now + 60).await, Err(Refusal::BadRequest));
+        let client = a.probe("user:42;age=60").await;
+        a.faults.go_down();
+        assert_eq!(a.node.revoke("42", now).await, Err(Refusal::Unavailable));
+        a.settle().await;
+        assert_eq!(client.client.ended(), None, "nothing is done");
+        a.faults.heal();
+        assert_eq!(a.node.revoke("42", now).await, Ok(Missing::default()));
+        a.settle().await;
+        assert_eq!(client.client.ended(), Some(Disconnect::StateInvalidated));
     });
 }

@@ -26,6 +26,7 @@
 //! | the client reads too slowly | 3008 slow |
 //! | publications were lost, in a channel that promises to tell | 3010 insufficient state |
 //! | a ping was not answered | 3012 no pong |
+//! | a token was revoked while it was in use | 3014 state invalidated |
 //! | the backend ended the subscription, or the connection | 3503 force disconnect, or the backend's own code |
 //! | the node goes down | 1001 shutdown |
 //!

@@ -83,6 +83,7 @@ impl Session for PlainSession {
                     Unsubscribe::Server => Disconnect::ForceDisconnect,
                     Unsubscribe::InsufficientState => Disconnect::InsufficientState,
                     Unsubscribe::Expired => Disconnect::SubscriptionExpired,
+                    Unsubscribe::StateInvalidated => Disconnect::StateInvalidated,
                 });
             }
             Event::Unsubscribed { .. } | Event::Subscribed { .. } | Event::Refreshed { .. } => {}

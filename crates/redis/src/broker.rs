@@ -2,9 +2,12 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use fanwire_node::Broker;
-use fanwire_node::broker::{Error, History, HistoryQuery, PublishOptions, Published, Recipient, Resume};
+use fanwire_node::broker::{
+    Error, History, HistoryQuery, Kept, PublishOptions, Published, Recipient, Resume, Revocation,
+};
 use fanwire_node::sequencer::Comparison;
 use fanwire_wire::cluster::{Control, Envelope};
 use fanwire_wire::{Channel, Publication};
@@ -81,6 +84,15 @@ impl Broker for RedisBroker {
             self.store.send(partition, &name, &Envelope::HistoryRemoved(channel).encode()).await
         }
         .boxed()
+    }
+
+    fn revoke(&self, revocation: &Revocation, keep: Duration) -> BoxFuture<'_, Result<(), Error>> {
+        let revocation = revocation.clone();
+        async move { self.store.revoke(&revocation, keep).await }.boxed()
+    }
+
+    fn revocations<'a>(&'a self, place: &'a str) -> BoxFuture<'a, Result<Kept, Error>> {
+        async move { self.store.revocations(place).await }.boxed()
     }
 }
 

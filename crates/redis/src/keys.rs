@@ -61,6 +61,11 @@ impl Keys {
         self.of_partition("node", Partition::NODES, node)
     }
 
+    /// The revocations of all users.
+    pub(crate) fn revocations(&self) -> String {
+        self.of_partition("revocations", Partition::NODES, "")
+    }
+
     /// Epoch, top and last incarnation of a stream.
     pub(crate) fn meta(&self, channel: &Channel) -> String {
         self.of_channel("meta", channel)

@@ -22,6 +22,7 @@ mod link;
 mod partitions;
 mod presence;
 mod reception;
+mod revocations;
 mod session;
 mod store;
 mod subscriber;

@@ -7,7 +7,7 @@ mod server;
 
 use std::time::Duration;
 
-use fanwire_node::{Config, Dispatcher, Missing, Namespace, Selection};
+use fanwire_node::{Config, ConnectRequest, Dispatcher, Missing, Namespace, Selection};
 use fanwire_testkit::Harness;
 use fanwire_testkit::harness::open_config;
 use fanwire_wire::{Channel, Disconnect, Refusal};
@@ -105,6 +105,75 @@ async fn a_cluster_and_a_slot_that_moves() {
         }
     })
     .await;
+}
+
+#[tokio::test]
+async fn revocations_are_kept_for_nodes_that_come_later() {
+    let server = Server::start().await;
+    run(async { revocations(&server.config("fanwire")).await }).await;
+    let entries = words(&server.ask(&["XLEN", "fanwire:revocations"]).await);
+    assert_eq!(entries, "2");
+    let ttl: u64 = words(&server.ask(&["PTTL", "fanwire:revocations"]).await).parse().expect("a number");
+    assert!(ttl > 6 * 24 * 3_600_000, "{ttl}");
+}
+
+#[tokio::test]
+async fn revocations_are_kept_in_a_cluster() {
+    let cluster = Cluster::start(3, 0).await;
+    run(async { revocations(&cluster.config("fanwire")).await }).await;
+}
+
+/// What Redis forgets, nodes remember; and they hear of what comes behind it.
+#[tokio::test]
+async fn revocations_survive_a_redis_that_forgets() {
+    let server = Server::start().await;
+    run(async {
+        let config = server.config("fanwire");
+        let nodes = [node(&config, "a"), node(&config, "b")];
+        until_seen(&nodes[0], &["a", "b"]).await;
+        revoke(&nodes[0], "ann").await;
+        within(until_refused(&nodes[1], "user:ann;age=60")).await;
+        server.ask(&["FLUSHALL"]).await;
+        // As an operator might, by hand, or a node that nobody hears.
+        let before = (fanwire_node::clock::unix_ms() / 1000).to_string();
+        server.ask(&["XADD", "fanwire:revocations", "1-1", "u", "bob", "b", &before]).await;
+        for token in ["user:bob;age=60", "user:ann;age=60"] {
+            within(until_refused(&nodes[0], token)).await;
+            within(until_refused(&nodes[1], token)).await;
+        }
+    })
+    .await;
+}
+
+async fn revocations(config: &fanwire_redis::Config) {
+    let nodes = [node(config, "a"), node(config, "b")];
+    until_seen(&nodes[0], &["a", "b"]).await;
+    let old = nodes[1].probe("user:ann;age=60").await;
+    revoke(&nodes[0], "ann").await;
+    assert_eq!(old.client.ended(), Some(Disconnect::StateInvalidated), "done when it is answered");
+    revoke(&nodes[1], "bob").await;
+    let late = node(config, "late");
+    for token in ["user:ann;age=60", "user:bob"] {
+        within(until_refused(&late, token)).await;
+        until_refused(&nodes[0], token).await;
+    }
+    late.probe("user:carl;age=60").await;
+}
+
+async fn revoke(node: &Harness, user: &str) {
+    let before = fanwire_node::clock::unix_ms() / 1000 - 30;
+    assert_eq!(node.node.revoke(user, before).await, Ok(Missing::default()));
+}
+
+async fn until_refused(node: &Harness, token: &str) {
+    loop {
+        let client = node.probe_unconnected("");
+        let request = ConnectRequest { token: token.to_owned(), ..ConnectRequest::default() };
+        match client.client.connect(request).await {
+            Err(failure) => return assert_eq!(failure, Refusal::TokenExpired.into()),
+            Ok(_) => sleep(Duration::from_millis(5)).await,
+        }
+    }
 }
 
 /// Three nodes that see each other.

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fanwire_node::Broker;
-use fanwire_node::broker::{Error, History, HistoryQuery, PublishOptions, Published, Recipient, Resume};
+use fanwire_node::broker::{
+    Error, History, HistoryQuery, Kept, PublishOptions, Published, Recipient, Resume, Revocation,
+};
 use fanwire_wire::cluster::Control;
 use fanwire_wire::{Channel, Publication};
 use futures_util::FutureExt;
@@ -209,6 +211,23 @@ impl Broker for FaultyBroker {
         async move {
             self.faults.before(Hold::No).await?;
             self.inner.remove_history(&channel).await
+        }
+        .boxed()
+    }
+
+    fn revoke(&self, revocation: &Revocation, keep: Duration) -> BoxFuture<'_, Result<(), Error>> {
+        let revoked = self.inner.revoke(revocation, keep);
+        async move {
+            self.faults.before(Hold::No).await?;
+            revoked.await
+        }
+        .boxed()
+    }
+
+    fn revocations<'a>(&'a self, place: &'a str) -> BoxFuture<'a, Result<Kept, Error>> {
+        async move {
+            self.faults.before(Hold::No).await?;
+            self.inner.revocations(place).await
         }
         .boxed()
     }

@@ -2,20 +2,21 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use fanwire_node::broker::{Error, History, HistoryQuery, PublishOptions, Published, Recipient};
+use fanwire_node::broker::{Error, History, HistoryQuery, Kept, PublishOptions, Published, Recipient, Revocation};
 use fanwire_node::{Broker, Dispatcher, MemoryBroker};
 use fanwire_wire::cluster::{Control, Envelope};
 use fanwire_wire::{Channel, Publication};
 use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, ready};
 use parking_lot::Mutex;
 
-/// Carries what nodes say to each other, in bytes as over a network. Their publications stay with each of them.
+/// Carries what nodes say to each other, in bytes as over a network, and keeps what is revoked. Publications stay with each of them.
 /// Clones are the same network.
 #[derive(Clone, Default)]
-pub struct Lan(Arc<Mutex<Vec<Port>>>);
+pub struct Lan(Arc<Mutex<Vec<Port>>>, Arc<Mutex<Vec<Revocation>>>);
 
 struct Port {
     id: String,
@@ -123,5 +124,21 @@ impl Broker for LanBroker {
 
     fn remove_history(&self, channel: &Channel) -> BoxFuture<'_, Result<(), Error>> {
         self.memory.remove_history(channel)
+    }
+
+    fn revoke(&self, revocation: &Revocation, _keep: Duration) -> BoxFuture<'_, Result<(), Error>> {
+        self.lan.1.lock().push(revocation.clone());
+        ready(Ok(())).boxed()
+    }
+
+    fn revocations<'a>(&'a self, place: &'a str) -> BoxFuture<'a, Result<Kept, Error>> {
+        let all = self.lan.1.lock();
+        let read = place.parse().unwrap_or(0);
+        let (revocations, place) = if self.lan.is_plugged(&self.node) {
+            (all[read..].to_vec(), all.len().to_string())
+        } else {
+            (Vec::new(), place.to_owned())
+        };
+        ready(Ok(Kept { revocations, place })).boxed()
     }
 }

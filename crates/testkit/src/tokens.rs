@@ -14,6 +14,7 @@ use futures_util::future::{BoxFuture, ready};
 /// connection   = "user:" id *option          the user `id`, which may be empty
 /// subscription = "sub:" id "@" channel *option
 /// option       = ";exp=" seconds             ends so many seconds from now
+///              / ";age=" seconds                          issued so many seconds ago
 ///              / ";info=" json               what other clients see (connection: conn_info, subscription: chan_info)
 ///              / ";subs=" channel *("," channel)                            connection only: server-side subscriptions
 ///              / ";cap=" action *("," action) "@" pattern *("," pattern) ["!" seconds]
@@ -50,6 +51,7 @@ fn connection(token: &str) -> Result<Identity, AuthError> {
                     identity.subscriptions.push((channel, Grant::default()));
                 }
             }
+            ("age", seconds) => identity.issued_at = Some(seconds_ago(seconds)?),
             ("cap", text) => identity.capabilities.push(capability(text)?),
             (name, _) => return Err(invalid(name)),
         }
@@ -74,12 +76,14 @@ fn capability(text: &str) -> Result<Capability, AuthError> {
 fn subscription(token: &str) -> Result<SubscriptionToken, AuthError> {
     let (head, options) = split(token, "sub:")?;
     let (user, channel) = head.split_once('@').ok_or_else(|| invalid("no channel"))?;
-    let mut grant = Grant::default();
+    let (mut grant, mut issued_at) = (Grant::default(), None);
     for option in options {
-        let (name, value) = option?;
-        set(&mut grant, name, value)?;
+        match option? {
+            ("age", seconds) => issued_at = Some(seconds_ago(seconds)?),
+            (name, value) => set(&mut grant, name, value)?,
+        }
     }
-    Ok(SubscriptionToken { user: user.into(), channel: channel.to_owned(), grant })
+    Ok(SubscriptionToken { user: user.into(), channel: channel.to_owned(), issued_at, grant })
 }
 
 /// Sets one option of a grant.
@@ -111,6 +115,12 @@ pub(crate) fn seconds_from_now(seconds: &str) -> Result<u64, AuthError> {
         std::hint::spin_loop();
     }
     Ok(clock::unix_ms() / 1000 + seconds)
+}
+
+/// The Unix time so many seconds ago.
+pub(crate) fn seconds_ago(seconds: &str) -> Result<u64, AuthError> {
+    let seconds: u64 = seconds.parse().map_err(|_| invalid(seconds))?;
+    Ok((clock::unix_ms() / 1000).saturating_sub(seconds))
 }
 
 type Options<'a> = Vec<Result<(&'a str, &'a str), AuthError>>;

@@ -93,6 +93,8 @@ pub enum Unsubscribe {
     InsufficientState,
     /// The subscription's token expired and was not renewed.
     Expired,
+    /// The subscription's token was revoked.
+    StateInvalidated,
 }
 
 impl Unsubscribe {
@@ -103,6 +105,7 @@ impl Unsubscribe {
             Self::Server => 2000,
             Self::InsufficientState => 2500,
             Self::Expired => 2501,
+            Self::StateInvalidated => 2502,
         }
     }
 
@@ -113,6 +116,7 @@ impl Unsubscribe {
             Self::Server => "server unsubscribe",
             Self::InsufficientState => "insufficient state",
             Self::Expired => "subscription expired",
+            Self::StateInvalidated => "state invalidated",
         }
     }
 }

@@ -69,7 +69,7 @@ fn a_connection_token_in_full() {
 #[test]
 fn a_subscription_token_in_full() {
     let verified = subscription(
-        r#"{"sub":"42","channel":"chat:1","exp":1800000600,"expire_at":1800000300,"info":null,"b64info":"e30=","data":7,
+        r#"{"sub":"42","channel":"chat:1","iat":1800000000,"exp":1800000600,"expire_at":1800000300,"info":null,"b64info":"e30=","data":7,
             "override":{"presence":{"value":true},"join_leave":{"value":false},"force_push_join_leave":{},
             "force_recovery":{"value":true},"force_positioning":null,"else":1}}"#,
     );
@@ -77,6 +77,7 @@ fn a_subscription_token_in_full() {
         user: "42".into(),
         channel: "chat:1".into(),
         expire_at: Some(1_800_000_300),
+        issued_at: Some(1_800_000_000),
         grant: Grant {
             info: Some("{}".into()),
             data: Some("7".into()),

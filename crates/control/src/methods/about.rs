@@ -30,6 +30,7 @@ about! {
         user: &request.user,
         client: either(&request.client, &request.session),
     };
+    RevokeRequest => |request| Subject { user: &request.user, ..Subject::default() };
     // About no channel in particular: an answer has those that its caller may see.
     ChannelsRequest | InfoRequest | DrainRequest | RebalanceRequest => |_| Subject::default();
 }

@@ -1,4 +1,4 @@
-//! `subscribe`, `unsubscribe`, `disconnect` and `refresh`: what is done to a user's connections.
+//! `subscribe`, `unsubscribe`, `disconnect`, `refresh` and `revoke`: what is done to a user's connections.
 
 use fanwire_node::authorizer::{Grant, Overrides};
 use fanwire_node::{Node, Selection, clock};
@@ -7,8 +7,8 @@ use fanwire_wire::{Disconnect, Refusal};
 
 use crate::caller::Caller;
 use crate::proto::{
-    CommandResponse, DisconnectReason, DisconnectRequest, Flag, RefreshRequest, SubscribeOverride, SubscribeRequest,
-    UnsubscribeRequest,
+    CommandResponse, DisconnectReason, DisconnectRequest, Flag, RefreshRequest, RevokeRequest, SubscribeOverride,
+    SubscribeRequest, UnsubscribeRequest,
 };
 use crate::types::{Fault, channel, json, position};
 
@@ -66,6 +66,19 @@ pub(crate) async fn refresh(node: &Node, _: &Caller, request: RefreshRequest) ->
         node.refresh(selection, expire_at).await
     };
     Ok(done.map_err(Fault::elsewhere)?.into())
+}
+
+pub(crate) async fn revoke(node: &Node, _: &Caller, request: RevokeRequest) -> Result<CommandResponse, Fault> {
+    let RevokeRequest { user, before } = request;
+    if user.is_empty() {
+        return Err(Fault::bad("user is empty"));
+    }
+    let before = if before > 0 { before } else { clock::unix_ms() / 1000 };
+    let done = node.revoke(&user, before).await.map_err(|refusal| match refusal {
+        Refusal::BadRequest => Fault::bad("before lies in the future"),
+        refusal => Fault::elsewhere(refusal),
+    })?;
+    Ok(done.into())
 }
 
 /// Which connections are meant. `session` is another word for `client`: a connection has one id.

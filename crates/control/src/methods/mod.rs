@@ -150,6 +150,7 @@ methods! {
     Unsubscribe unsubscribe UnsubscribeRequest => CommandResponse, clients::unsubscribe;
     Disconnect disconnect DisconnectRequest => CommandResponse, clients::disconnect;
     Refresh refresh RefreshRequest => CommandResponse, clients::refresh;
+    Revoke revoke RevokeRequest => CommandResponse, clients::revoke;
     Presence presence PresenceRequest => PresenceResponse, channels::presence;
     PresenceStats presence_stats PresenceStatsRequest => PresenceStatsResponse, channels::presence_stats;
     History history HistoryRequest => HistoryResponse, channels::history;
@@ -166,7 +167,9 @@ impl Method {
         match self {
             Self::Publish | Self::Broadcast => Some(Scope::Publish),
             Self::Presence | Self::PresenceStats | Self::History | Self::Channels | Self::Info => Some(Scope::Read),
-            Self::Subscribe | Self::Unsubscribe | Self::Disconnect | Self::Refresh => Some(Scope::Disconnect),
+            Self::Subscribe | Self::Unsubscribe | Self::Disconnect | Self::Refresh | Self::Revoke => {
+                Some(Scope::Disconnect)
+            }
             Self::HistoryRemove | Self::Drain | Self::Rebalance => Some(Scope::Admin),
             Self::Batch => None,
         }

@@ -341,3 +341,26 @@ impl Encoder for Curious {
         Ok(())
     }
 }
+
+#[test]
+fn revoked_tokens_end_what_they_began() {
+    run(async |harness, api| {
+        let [old, new] = [harness.probe("user:42;age=60").await, harness.probe("user:42;age=1").await];
+        let now = unix_ms() / 1000;
+        assert_eq!(result(api, "revoke", json!({"user": "42", "before": now - 30})).await, json!({}));
+        assert_eq!(old.socket.take(), [Frame::Close(3014, "state invalidated".into())]);
+        assert_eq!(new.client.ended(), None);
+        // Without a time: everything older than this second.
+        assert_eq!(result(api, "revoke", json!({"user": "42"})).await, json!({}));
+        assert_eq!(new.socket.take(), [Frame::Close(3014, "state invalidated".into())]);
+        for (params, word) in [
+            (json!({}), "user is empty"),
+            (json!({"user": "", "before": 1}), "user is empty"),
+            (json!({"user": "42", "before": now + 3600}), "in the future"),
+        ] {
+            assert_eq!(error(api, "revoke", params, word).await, 107);
+        }
+        harness.faults.go_down();
+        assert_eq!(error(api, "revoke", json!({"user": "42"}), "nothing was applied").await, 503);
+    });
+}

@@ -26,12 +26,14 @@ pub(super) struct Wanted {
     pub(super) since: Option<Position>,
     pub(super) reject_unrecovered: bool,
     pub(super) join_leave: bool,
+    /// When the token for it was made, in seconds of Unix time; 0 for long ago, or for none.
+    pub(super) issued: u32,
 }
 
 impl Wanted {
     /// A subscription the server makes.
     pub(super) fn by_server(channel: Channel, grant: Grant, since: Option<Position>) -> Self {
-        Self { channel, grant, origin: Origin::Server, since, reject_unrecovered: false, join_leave: false }
+        Self { channel, grant, origin: Origin::Server, since, reject_unrecovered: false, join_leave: false, issued: 0 }
     }
 }
 
@@ -77,6 +79,7 @@ impl Client {
             turn: (terms.presence || terms.announced.is_some()).then(|| self.turn(&wanted.channel)),
             place: Cell::default(),
             expires: Cell::new(self.worker.second_of(wanted.grant.expire_at)),
+            issued: Cell::new(wanted.issued),
             info: RefCell::new(wanted.grant.info.clone().map(Box::new)),
         });
         subscription.channel.enter();

@@ -9,6 +9,7 @@ use bytes::BytesMut;
 use fanwire_wire::{Channel, Disconnect, Position, Refusal};
 
 use super::join::{Prepared, Wanted};
+use super::rights::second;
 use super::{Client, Failure, Status, Subscribed, Timers};
 use crate::authorizer::{AuthError, Grant, Identity};
 use crate::metrics;
@@ -74,6 +75,7 @@ impl Client {
             status: Cell::new(Status::Opened),
             user: RefCell::new(worker.nobody()),
             info: RefCell::default(),
+            issued: Cell::default(),
             capabilities: RefCell::default(),
             subscriptions: RefCell::default(),
             farewells: RefCell::default(),
@@ -114,11 +116,14 @@ impl Client {
         if self.is_closed() {
             return Err(Disconnect::ConnectionClosed.into());
         }
+        // No await from here until the worker knows whose it is: what is revoked from now on finds it there.
+        self.check_revoked(&identity)?;
         let personal = self.worker.node().config().client.personal_channel && !identity.user.is_empty();
         let personal = personal.then(|| personal_channel(&identity.user)).flatten();
 
         self.status.set(Status::Welcomed);
         *self.user.borrow_mut() = Arc::clone(&identity.user);
+        self.issued.set(second(identity.issued_at));
         *self.info.borrow_mut() = identity.info.map(Box::new);
         *self.capabilities.borrow_mut() = identity.capabilities.into();
         self.worker.add_user(&identity.user, self.outlet.key.get());
@@ -167,6 +172,8 @@ impl Client {
             Err(AuthError::Unavailable(reason)) => return Err(unavailable(&reason)),
             Ok(_) | Err(AuthError::Invalid(_)) => return Err(Disconnect::InvalidToken.into()),
         };
+        self.check_revoked(&identity)?;
+        self.issued.set(second(identity.issued_at));
         *self.capabilities.borrow_mut() = identity.capabilities.into();
         self.renew_subscriptions();
         self.set_term(identity.expire_at);

@@ -37,6 +37,8 @@ pub struct Client {
     /// Who it is, once connected.
     user: RefCell<Arc<str>>,
     info: RefCell<Option<Box<Bytes>>>,
+    /// When it was said who it is, in seconds of Unix time; 0 for long ago.
+    issued: Cell<u32>,
     /// What it may do beside what namespaces permit to everyone.
     capabilities: RefCell<Box<[Capability]>>,
     subscriptions: RefCell<Vec<Rc<Subscription>>>,

@@ -5,15 +5,35 @@ use std::rc::Rc;
 use fanwire_wire::{Channel, Disconnect, Refusal, Unsubscribe};
 
 use super::{Client, Failure};
-use crate::authorizer::{AuthError, Grant, SubscriptionToken};
+use crate::authorizer::{AuthError, Grant, Identity, SubscriptionToken};
 use crate::capability::{self, Permit};
 use crate::namespace::Permission;
+use crate::revocations::Revoked;
 use crate::subscription::{Origin, Subscription};
 use crate::{Action, clock};
 
+/// By what right a client subscribes.
+pub(super) struct Right {
+    pub(super) origin: Origin,
+    pub(super) grant: Grant,
+    /// When the token that says so was made, in seconds of Unix time; 0 for long ago, or for none.
+    pub(super) issued: u32,
+}
+
+impl Right {
+    pub(super) fn of(origin: Origin) -> Self {
+        Self { origin, grant: Grant::default(), issued: 0 }
+    }
+}
+
+/// A second of Unix time in as little space as it needs for the next eighty years; 0 for none.
+pub(super) fn second(unix_seconds: Option<u64>) -> u32 {
+    unix_seconds.map_or(0, |at| u32::try_from(at).unwrap_or(u32::MAX))
+}
+
 impl Client {
     /// Finds the right by which the client may subscribe.
-    pub(super) async fn authorize(&self, channel: &Channel, token: &str) -> Result<(Origin, Grant), Failure> {
+    pub(super) async fn authorize(&self, channel: &Channel, token: &str) -> Result<Right, Failure> {
         let node = self.worker.node();
         let namespace = node.namespace(channel).ok_or(Refusal::UnknownChannel)?;
         if namespace.subscribe == Permission::Nobody && !node.config().client.insecure {
@@ -21,8 +41,8 @@ impl Client {
         }
         if !token.is_empty() {
             return match self.grant(channel, token).await {
-                Err(_) if node.config().client.insecure => Ok((Origin::Token, Grant::default())),
-                granted => Ok((Origin::Token, granted?)),
+                Err(_) if node.config().client.insecure => Ok(Right::of(Origin::Token)),
+                granted => granted,
             };
         }
         let user = self.user();
@@ -35,21 +55,29 @@ impl Client {
                     Permission::Subscriber | Permission::Token | Permission::Nobody => false,
                 });
         if allowed {
-            return Ok((Origin::Client, Grant::default()));
+            return Ok(Right::of(Origin::Client));
         }
         let permit = self.capability(Action::Subscribe, channel).ok_or(Refusal::PermissionDenied)?;
-        Ok((Origin::Capability, Grant { expire_at: permit.expire_at, ..Grant::default() }))
+        let grant = Grant { expire_at: permit.expire_at, ..Grant::default() };
+        Ok(Right { grant, ..Right::of(Origin::Capability) })
     }
 
     /// Reads a subscription token of this client for `channel`.
-    pub(super) async fn grant(&self, channel: &Channel, token: &str) -> Result<Grant, Failure> {
+    pub(super) async fn grant(&self, channel: &Channel, token: &str) -> Result<Right, Failure> {
+        let revocations = self.worker.node().revocations();
         match self.worker.node().authorizer().subscription(token).await {
-            Ok(SubscriptionToken { user, channel: granted, grant }) => {
-                if user == *self.user.borrow() && granted == channel.as_str() {
-                    Ok(grant)
-                } else {
-                    Err(Disconnect::InvalidToken.into())
-                }
+            Ok(SubscriptionToken { user, channel: granted, .. })
+                if user != *self.user.borrow() || granted != channel.as_str() =>
+            {
+                Err(Disconnect::InvalidToken.into())
+            }
+            Ok(SubscriptionToken { user, issued_at, .. })
+                if revocations.refuse(Revoked::Subscription, &user, issued_at) =>
+            {
+                Err(Refusal::TokenExpired.into())
+            }
+            Ok(SubscriptionToken { grant, issued_at, .. }) => {
+                Ok(Right { origin: Origin::Token, grant, issued: second(issued_at) })
             }
             Err(AuthError::Expired) => Err(Refusal::TokenExpired.into()),
             Err(AuthError::Unavailable(reason)) => {
@@ -81,6 +109,34 @@ impl Client {
             }
             || permission != Permission::Nobody && self.capability(action, channel).is_some();
         if permitted { Ok(()) } else { Err(Refusal::PermissionDenied) }
+    }
+
+    /// Refuses an identity whose tokens are revoked: a newer one may be good.
+    pub(super) fn check_revoked(&self, identity: &Identity) -> Result<(), Refusal> {
+        let node = self.worker.node();
+        let revoked = node.revocations().refuse(Revoked::Connection, &identity.user, identity.issued_at);
+        if revoked && !node.config().client.insecure { Err(Refusal::TokenExpired) } else { Ok(()) }
+    }
+
+    /// Ends what was begun with tokens made before a second of Unix time: the connection, or single subscriptions.
+    pub(crate) fn revoke(self: &Rc<Self>, before: u64) {
+        let revocations = self.worker.node().revocations();
+        let old = |issued: u32| u64::from(issued) < before;
+        if !self.is_somebody() {
+            return;
+        }
+        if old(self.issued.get()) {
+            revocations.ended(Revoked::Connection);
+            return self.close(Disconnect::StateInvalidated);
+        }
+        let concerned = |subscription: &&Rc<Subscription>| {
+            subscription.terms.origin == Origin::Token && old(subscription.issued.get())
+        };
+        let concerned: Vec<_> = self.subscriptions.borrow().iter().filter(concerned).cloned().collect();
+        for subscription in concerned {
+            revocations.ended(Revoked::Subscription);
+            self.end_subscription(&subscription, Unsubscribe::StateInvalidated);
+        }
     }
 
     /// Gives the subscriptions by capability their new ends.

@@ -7,10 +7,12 @@ use bytes::{Bytes, BytesMut};
 use fanwire_wire::{Broadcast, Channel, Disconnect, Position, Publication, Refusal};
 
 use super::join::Wanted;
+use super::rights::Right;
 use super::{Client, Failure};
 use crate::authorizer::Grant;
 use crate::clock;
 use crate::protocol::Event;
+use crate::subscription::Origin;
 
 /// What a client says when it subscribes.
 #[derive(Clone, Debug, Default)]
@@ -63,7 +65,7 @@ impl Client {
     pub async fn subscribe(self: &Rc<Self>, request: SubscribeRequest) -> Result<Subscribed, Failure> {
         let channel = Channel::new(&request.channel).map_err(|_| Refusal::BadRequest)?;
         self.check_room(&channel)?;
-        let (origin, grant) = self.authorize(&channel, &request.token).await?;
+        let Right { origin, grant, issued } = self.authorize(&channel, &request.token).await?;
         let prepared = self
             .prepare(Wanted {
                 channel,
@@ -72,6 +74,7 @@ impl Client {
                 since: request.since,
                 reject_unrecovered: request.reject_unrecovered,
                 join_leave: request.join_leave,
+                issued,
             })
             .await?;
         let (_, subscribed) = self.finish(prepared)?;
@@ -96,10 +99,11 @@ impl Client {
     pub async fn refresh_subscription(self: &Rc<Self>, channel: &str, token: &str) -> Result<Option<u32>, Failure> {
         let channel = Channel::new(channel).map_err(|_| Refusal::BadRequest)?;
         let Some(subscription) = self.subscription(&channel) else { return Err(Refusal::BadRequest.into()) };
-        let grant = match self.grant(&channel, token).await {
-            Err(_) if self.worker.node().config().client.insecure => Grant::default(),
+        let Right { grant, issued, .. } = match self.grant(&channel, token).await {
+            Err(_) if self.worker.node().config().client.insecure => Right::of(Origin::Token),
             granted => granted?,
         };
+        subscription.issued.set(issued);
         subscription.expires.set(self.worker.second_of(grant.expire_at));
         *subscription.info.borrow_mut() = grant.info.map(Box::new);
         self.schedule();

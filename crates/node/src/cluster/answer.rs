@@ -10,6 +10,7 @@ use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, join_all, ready};
 use tokio::sync::oneshot::Receiver;
 
+use crate::broker::Revocation;
 use crate::{Client, Failure, Node, Worker};
 
 impl Node {
@@ -68,6 +69,7 @@ impl Node {
             Command::Refresh { selection, expire_at } => {
                 self.post_clients(selection, move |client| client.set_term_and_tell(expire_at)).await
             }
+            Command::Revoke { user, before } => self.apply(vec![Revocation { user: user.into(), before }]).await,
         }
     }
 

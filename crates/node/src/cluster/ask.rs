@@ -180,7 +180,7 @@ impl Node {
         Ok(ReportSurvey { reports: [own].into_iter().chain(others).collect(), missing: asked.missing })
     }
 
-    async fn command(&self, command: Command) -> Result<Missing, Refusal> {
+    pub(crate) async fn command(&self, command: Command) -> Result<Missing, Refusal> {
         let open = self.dispatcher().inbox().open()?;
         let here = async { join_all(self.begin(command.clone()).await).await };
         let (_, asked) = join(here, self.ask(open, Question::Command(command.clone()))).await;

@@ -78,9 +78,10 @@ impl Cluster {
 }
 
 impl Node {
-    /// Takes part in the cluster, for ever: says that the node is there, and answers what the others ask.
+    /// Takes part in the cluster, for ever: says that the node is there, answers what the others ask, and learns which tokens are
+    /// revoked.
     pub async fn take_part(self: Arc<Self>) {
-        tokio::join!(self.announce_for_ever(), self.attend());
+        tokio::join!(self.announce_for_ever(), self.attend(), self.follow_revocations());
     }
 
     /// The nodes this one sees. Its own entry comes first and is exact, the others are as old as they say.

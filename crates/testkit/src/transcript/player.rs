@@ -286,6 +286,11 @@ impl Player<'_> {
                 let selection = selection(first);
                 self.answer(async move { node.refresh(selection, expire_at).await.map(|_| json!({})) });
             }
+            "revoke" => {
+                let before = tokens::seconds_ago(more).map_err(|error| error.to_string())?;
+                let user = first.to_owned();
+                self.answer(async move { node.revoke(&user, before).await.map(|_| json!({})) });
+            }
             "shutdown" => self.answer(async move {
                 node.shut_down().await;
                 Ok(json!({}))

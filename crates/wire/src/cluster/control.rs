@@ -149,6 +149,13 @@ pub enum Command {
         /// Its end in seconds of Unix time; `None` for never.
         expire_at: Option<u64>,
     },
+    /// Ends those whose tokens are too old, and refuses such tokens from then on.
+    Revoke {
+        /// Whose.
+        user: String,
+        /// Tokens made before this second of Unix time.
+        before: u64,
+    },
 }
 
 /// What one node answers.
@@ -188,7 +195,7 @@ impl ControlBody {
     }
 
     /// Every name.
-    pub const KINDS: [&str; 13] = [
+    pub const KINDS: [&str; 14] = [
         "announcement",
         "farewell",
         "reply",
@@ -196,6 +203,7 @@ impl ControlBody {
         "unsubscribe",
         "disconnect",
         "refresh",
+        "revoke",
         "info",
         "channels",
         "report",
@@ -214,6 +222,7 @@ impl Question {
             Self::Command(Command::Unsubscribe { .. }) => "unsubscribe",
             Self::Command(Command::Disconnect { .. }) => "disconnect",
             Self::Command(Command::Refresh { .. }) => "refresh",
+            Self::Command(Command::Revoke { .. }) => "revoke",
             Self::Info => "info",
             Self::Channels { .. } => "channels",
             Self::Report { .. } => "report",

@@ -99,6 +99,7 @@ fn question_from_proto(question: ProtoQuestion) -> Option<Question> {
         ProtoQuestion::Refresh(proto::Refresh { selection, expire_at }) => {
             Command::Refresh { selection: selection?.into(), expire_at }
         }
+        ProtoQuestion::Revoke(proto::Revoke { user, before }) => Command::Revoke { user, before },
     }))
 }
 
@@ -125,6 +126,7 @@ impl From<&Command> for ProtoQuestion {
             Command::Refresh { selection, expire_at } => {
                 Self::Refresh(proto::Refresh { selection: Some(selection.into()), expire_at: *expire_at })
             }
+            Command::Revoke { user, before } => Self::Revoke(proto::Revoke { user: user.clone(), before: *before }),
         }
     }
 }

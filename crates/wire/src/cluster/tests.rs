@@ -129,6 +129,7 @@ fn command() -> impl Strategy<Value = Command> {
         (selection(), disconnect).prop_map(|(selection, disconnect)| Command::Disconnect { selection, disconnect }),
         (selection(), any::<Option<u64>>())
             .prop_map(|(selection, expire_at)| Command::Refresh { selection, expire_at }),
+        (".{0,8}", any::<u64>()).prop_map(|(user, before)| Command::Revoke { user, before }),
     ]
 }
 
