@@ -16,7 +16,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::config::{BrokerKind, Config, Mistakes};
 use crate::listeners::{Certificates, Listeners};
 use crate::ops::Readiness;
-use crate::{demo, ops};
+use crate::{ops, pages, status};
 
 /// How a gateway is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,8 +91,11 @@ pub(crate) fn run(config: &Config, mode: Mode) -> Result<(), Error> {
         listeners.public(public_site);
         listeners.control(|site| control_site(site, api));
         listeners.ops(|site| ops_site(site, recorder.clone(), readiness));
+        if listeners.ops_stands_alone() {
+            listeners.ops(|site| dashboard_site(site, status::handler(Arc::clone(&node), health.clone())));
+        }
         if mode == Mode::Dev {
-            listeners.public(|site| site.http("/", 0, demo::page(&control)));
+            listeners.public(|site| site.http("/", 0, pages::demo(&control)));
         }
         let announcement = match mode {
             Mode::Dev => listeners.welcome(),
@@ -192,6 +195,11 @@ fn ops_site(site: Site, recorder: metrics_exporter_prometheus::PrometheusHandle,
         0,
         readiness.handler(),
     )
+}
+
+/// Names channels and users, so it is nowhere where clients or backends are.
+fn dashboard_site(site: Site, status: fanwire_net::Handler) -> Site {
+    site.http("/status.json", 0, status).http("/", 0, pages::dashboard())
 }
 
 /// Says what a configuration means that nobody may have meant.

@@ -86,6 +86,11 @@ impl Listeners {
         self.add(self.ops, add);
     }
 
+    /// Whether what is for the people who run the node has an address of its own.
+    pub(crate) fn ops_stands_alone(&self) -> bool {
+        self.ops != self.public && self.ops != self.control
+    }
+
     /// Where the control plane is.
     pub(crate) fn control_addr(&self) -> SocketAddr {
         self.addr(self.control)
@@ -120,7 +125,7 @@ fanwire {version}, for development: embedded broker, everything is allowed to ev
   native      ws://{public}/connection/websocket   (any Centrifugo client library)
   plain       ws://{public}/plain?channel=chat:lobby   (any WebSocket client)
   control     http://{control}
-  ops         http://{ops}/metrics
+  ops         http://{ops}/   (dashboard; /metrics, /health/ready)
 
 Open the demo page, then publish to it:
 

@@ -3,10 +3,11 @@
 mod app;
 mod cli;
 mod config;
-mod demo;
 mod listeners;
 mod ops;
+mod pages;
 mod remote;
+mod status;
 
 use std::process::ExitCode;
 

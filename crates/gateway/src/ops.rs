@@ -85,7 +85,7 @@ fn shard(shard: &fanwire_redis::Shard) -> serde_json::Value {
     json!({ "shard": shard, "server": server, "up": up, "proof_age_ms": millis(*proof_age) })
 }
 
-fn millis(time: Duration) -> u64 {
+pub(crate) fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -94,8 +94,12 @@ fn text(
     content_type: &'static str,
     body: impl Into<Bytes>,
 ) -> futures_util::future::BoxFuture<'static, Response<Bytes>> {
+    std::future::ready(respond(status, content_type, body)).boxed()
+}
+
+pub(crate) fn respond(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Bytes> {
     let mut response = Response::new(body.into());
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(content_type));
-    std::future::ready(response).boxed()
+    response
 }
