@@ -20,12 +20,13 @@ const LIMIT = 15_000;
 
 /**
  * Starts a gateway with this configuration (TOML without `[listen]` and `[log]`), on ports that the system chooses.
- * Unless it says otherwise, no balancer needs time when the gateway ends. With `oneAddress` the control plane is on the public one.
+ * Unless it says otherwise, no balancer needs time when the gateway ends.
+ * With `oneAddress` the control plane is on the public one; `log` is what stands in `[log]`.
  */
-export async function serve(config = '', { oneAddress = false } = {}) {
+export async function serve(config = '', { oneAddress = false, log = 'level = "warn"' } = {}) {
   const any = '127.0.0.1:0';
   const shared = oneAddress ? await freeAddress() : any;
-  const listen = `[listen]\npublic = "${shared}"\ncontrol = "${shared}"\nops = "${any}"\n[log]\nlevel = "warn"\n`;
+  const listen = `[listen]\npublic = "${shared}"\ncontrol = "${shared}"\nops = "${any}"\n[log]\n${log}\n`;
   const drain = config.includes('[drain]') ? '' : '[drain]\ngrace = "0s"\n';
   const gateway = new Gateway(listen + drain + config);
   try {

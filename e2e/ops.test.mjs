@@ -126,6 +126,25 @@ describe('the command line', () => {
   });
 });
 
+describe('the log', () => {
+  test('is a JSON object on each line, if wanted', async (t) => {
+    const gateway = await serve('[[api_key]]\nname = "shop"\nsecret = "0123456789abcdef"\n', { log: 'format = "json"' });
+    t.after(() => gateway.child.kill('SIGKILL'));
+    gateway.key = '0123456789abcdef';
+    await gateway.api('disconnect', { user: 'ann "and" bob' });
+    await gateway.stop();
+    const lines = gateway.errors.trimEnd().split('\n').map((line) => JSON.parse(line));
+    const call = lines.find(({ message }) => message === 'call');
+    const { timestamp, level, target, key, method, user, outcome } = call;
+    assert.deepEqual(
+      { level, target, key: JSON.parse(key), method, user: JSON.parse(user), outcome },
+      { level: 'INFO', target: 'fanwire::audit', key: 'shop', method: 'disconnect', user: 'ann "and" bob', outcome: 'ok' },
+    );
+    assert.ok(Math.abs(Date.parse(timestamp) - Date.now()) < 60_000, timestamp);
+    assert.ok(lines.some((line) => line.level === 'WARN' && /no \[\[namespace\]\]/.test(line.message)), gateway.errors);
+  });
+});
+
 describe('an orderly end', () => {
   for (const signal of ['SIGTERM', 'SIGINT']) {
     test(`on ${signal} every client is told`, async () => {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use fanwire_control::Api;
 use fanwire_native::Native;
-use fanwire_net::{Site, Workers};
+use fanwire_net::{Handler, RpcHandler, Site, Workers};
 use fanwire_node::{Broker, Dispatcher, MemoryBroker, MemoryPresence, Node, Parts, Phase, Presence};
 use fanwire_plain::Plain;
 use futures_util::FutureExt;
@@ -16,6 +16,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::config::{BrokerKind, Config, Mistakes};
 use crate::listeners::{Certificates, Listeners};
 use crate::ops::Readiness;
+use crate::traces::Traces;
 use crate::{ops, pages, status};
 
 /// How a gateway is run.
@@ -45,6 +46,9 @@ pub(crate) enum Error {
     /// A certificate changed since it was checked, and cannot be used.
     #[error("cannot use a certificate")]
     Tls(#[from] fanwire_net::TlsError),
+    /// Traces cannot be sent.
+    #[error("cannot send traces")]
+    Traces(#[from] opentelemetry_otlp::ExporterBuildError),
     /// The metrics recorder cannot be installed.
     #[error("cannot install metrics")]
     Metrics(#[from] metrics_exporter_prometheus::BuildError),
@@ -89,7 +93,8 @@ pub(crate) fn run(config: &Config, mode: Mode) -> Result<(), Error> {
         let control = format!("http://{}", listeners.control_addr());
 
         listeners.public(public_site);
-        listeners.control(|site| control_site(site, api));
+        let traces = Traces::start(&config.trace, node.name(), node.id())?;
+        listeners.control(|site| control_site(site, api, traces.as_ref()));
         listeners.ops(|site| ops_site(site, recorder.clone(), readiness));
         if listeners.ops_stands_alone() {
             listeners.ops(|site| dashboard_site(site, status::handler(Arc::clone(&node), health.clone())));
@@ -140,7 +145,10 @@ pub(crate) fn run(config: &Config, mode: Mode) -> Result<(), Error> {
         tracing::info!("shutting down");
         node.shut_down().await;
         // Joining threads blocks, but nothing else is left to run.
-        tokio::task::block_in_place(|| workers.stop());
+        tokio::task::block_in_place(|| {
+            workers.stop();
+            traces.iter().for_each(Traces::shut_down);
+        });
         Ok(())
     })
 }
@@ -173,20 +181,20 @@ fn public_site(site: Site) -> Site {
     site.protocol("/connection/websocket", Arc::new(Native::new())).protocol("/plain", Arc::new(Plain))
 }
 
-fn control_site(site: Site, api: Arc<Api>) -> Site {
-    let rpc = Arc::clone(&api);
-    site.http(
-        "/api",
-        MAX_CONTROL_BODY,
-        Arc::new(move |request| {
-            let api = Arc::clone(&api);
-            async move { api.handle(request).await }.boxed()
-        }),
-    )
-    .rpc(Arc::new(move |request| {
-        let called = Arc::clone(&rpc).handle_rpc(request);
+fn control_site(site: Site, api: Arc<Api>, traces: Option<&Traces>) -> Site {
+    let calls = Arc::clone(&api);
+    let mut http: Handler = Arc::new(move |request| {
+        let api = Arc::clone(&api);
+        async move { api.handle(request).await }.boxed()
+    });
+    let mut rpc: RpcHandler = Arc::new(move |request| {
+        let called = Arc::clone(&calls).handle_rpc(request);
         async move { called.await.map(|body| body.map_err(Into::into).boxed_unsync()) }.boxed()
-    }))
+    });
+    if let Some(traces) = traces {
+        (http, rpc) = (traces.http(http), traces.rpc(rpc));
+    }
+    site.http("/api", MAX_CONTROL_BODY, http).rpc(rpc)
 }
 
 fn ops_site(site: Site, recorder: metrics_exporter_prometheus::PrometheusHandle, readiness: Readiness) -> Site {
@@ -198,7 +206,7 @@ fn ops_site(site: Site, recorder: metrics_exporter_prometheus::PrometheusHandle,
 }
 
 /// Names channels and users, so it is nowhere where clients or backends are.
-fn dashboard_site(site: Site, status: fanwire_net::Handler) -> Site {
+fn dashboard_site(site: Site, status: Handler) -> Site {
     site.http("/status.json", 0, status).http("/", 0, pages::dashboard())
 }
 

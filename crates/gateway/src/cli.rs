@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand};
 use crate::app::{self, Mode};
 use crate::config::{self, Config, Mistakes, causes};
 use crate::remote::{self, Remote};
+use crate::telemetry;
 
 /// A multi-node WebSocket pub/sub gateway.
 #[derive(Debug, Parser)]
@@ -79,13 +80,7 @@ fn start(config: Result<Config, Mistakes>, mode: Mode) -> ExitCode {
         Ok(config) => config,
         Err(mistakes) => return complain(&mistakes),
     };
-    // Its mistakes were told when it was read.
-    let filter = config.log.filter().unwrap_or_default();
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
+    telemetry::log(&config.log);
     match app::run(&config, mode) {
         Ok(()) => ExitCode::SUCCESS,
         Err(app::Error::Config(mistakes)) => complain(&mistakes),

@@ -8,6 +8,8 @@ mod ops;
 mod pages;
 mod remote;
 mod status;
+mod telemetry;
+mod traces;
 
 use std::process::ExitCode;
 

@@ -84,6 +84,7 @@ fn read(defaults: Config, mut table: Table, mistakes: &mut Vec<String>) -> Confi
         drain: section(defaults.drain, table.remove("drain"), "drain", mistakes),
         token: token(defaults.token, table.remove("token"), mistakes),
         log: section(defaults.log, table.remove("log"), "log", mistakes),
+        trace: section(defaults.trace, table.remove("trace"), "trace", mistakes),
         api_key: list(defaults.api_key, table.remove("api_key"), "api_key", mistakes),
         namespace: list(defaults.namespace, table.remove("namespace"), "namespace", mistakes),
     };

@@ -35,6 +35,8 @@ pub(crate) struct Config {
     pub token: fanwire_auth::Config,
     /// `[log]`
     pub log: Log,
+    /// `[trace]`
+    pub trace: Trace,
     /// `[[api_key]]`
     #[serde(skip)]
     pub api_key: Vec<fanwire_control::ApiKey>,
@@ -115,13 +117,57 @@ pub(crate) enum BrokerKind {
 pub(crate) struct Log {
     /// The least level logged, or directives like `info,fanwire_net=debug`. Default: "info".
     pub level: String,
+    /// How a line looks. Default: "text".
+    pub format: LogFormat,
     /// Which calls of the control plane are logged, as target `fanwire::audit`, whatever `level` says. Default: "changes".
     pub audit: Audit,
 }
 
+/// Traces of requests to the control plane.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Trace {
+    /// Where an OpenTelemetry collector takes them (OTLP over HTTP); empty: there are none. Default: "".
+    pub endpoint: String,
+    /// The share of requests that are traced, from 0 to 1, unless whoever asks has decided. Default: 1.
+    pub sample: f64,
+}
+
+impl Default for Trace {
+    fn default() -> Self {
+        Self { endpoint: String::new(), sample: 1.0 }
+    }
+}
+
+impl Trace {
+    fn mistakes(&self) -> Vec<&'static str> {
+        let mut mistakes = Vec::new();
+        let uri = self.endpoint.parse::<http::Uri>();
+        let good = uri.is_ok_and(|uri| uri.scheme_str() == Some("http") && uri.authority().is_some());
+        if !self.endpoint.is_empty() && !good {
+            mistakes.push("endpoint: must be like http://127.0.0.1:4318/v1/traces");
+        }
+        if !(0.0..=1.0).contains(&self.sample) {
+            mistakes.push("sample: must be from 0 to 1");
+        }
+        mistakes
+    }
+}
+
+/// How a line of the log looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// A JSON object, for programs.
+    Json,
+}
+
 impl Default for Log {
     fn default() -> Self {
-        Self { level: "info".to_owned(), audit: Audit::default() }
+        Self { level: "info".to_owned(), format: LogFormat::default(), audit: Audit::default() }
     }
 }
 
@@ -153,7 +199,7 @@ impl Config {
                 ..fanwire_node::ClientConfig::default()
             },
             drain: fanwire_node::DrainConfig::at_once(),
-            log: Log { level: "warn".to_owned(), audit: Audit::Off },
+            log: Log { level: "warn".to_owned(), audit: Audit::Off, ..Log::default() },
             namespace: vec![fanwire_node::Namespace::open("")],
             ..Self::default()
         }
@@ -233,6 +279,7 @@ impl Config {
         if self.broker.kind == BrokerKind::Redis {
             mistakes.extend(self.broker.redis.mistakes().into_iter().map(|mistake| format!("broker.redis.{mistake}")));
         }
+        mistakes.extend(self.trace.mistakes().into_iter().map(|mistake| format!("trace.{mistake}")));
         mistakes.extend(self.drain.mistakes().into_iter().map(|mistake| format!("drain.{mistake}")));
         if self.client.pong_timeout >= self.client.ping_interval {
             mistakes.push("client.pong_timeout: must be shorter than client.ping_interval".to_owned());
