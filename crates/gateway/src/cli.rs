@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::app::{self, Mode};
 use crate::config::{self, Config, Mistakes, causes};
@@ -13,11 +13,14 @@ use crate::telemetry;
 
 /// A multi-node WebSocket pub/sub gateway.
 #[derive(Debug, Parser)]
-#[command(name = "fanwire", version, disable_help_subcommand = true)]
+#[command(name = "fanwire", version, disable_help_subcommand = true, after_help = EXIT_CODES)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     command: Command,
 }
+
+const EXIT_CODES: &str =
+    "Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 the gateway cannot be reached, 4 it said no";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -35,6 +38,16 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
     },
+    /// Publish to a channel
+    Publish(remote::Publish),
+    /// Show what is published in channels, as it happens
+    Subscribe(remote::Subscribe),
+    /// List who is in a channel
+    Presence(remote::Presence),
+    /// Show the latest publications a channel keeps
+    History(remote::History),
+    /// List the channels with subscribers
+    Channels(remote::Channels),
     /// List the nodes of a cluster, with what each has
     Nodes(Remote),
     /// Let a node go down: its clients move to the other nodes, as fast as its configuration allows, then it ends
@@ -52,13 +65,30 @@ enum Command {
         #[arg(long, value_name = "CLIENTS", default_value_t = 50.0)]
         rate: f64,
     },
+    /// End a user's connections
+    Disconnect(remote::Disconnect),
+    /// Call any method of the control API
+    Call(remote::Call),
+    /// Make tokens, and find out what is wrong with one
+    #[command(subcommand)]
+    Token(remote::Token),
+    /// Print the completions of a shell
+    Completions {
+        /// The shell
+        shell: remote::Shell,
+    },
+    /// Write the manual pages
+    Man {
+        /// The folder they are written to
+        folder: PathBuf,
+    },
     /// Print the commented reference configuration
     DefaultConfig,
     /// Print the version
     Version,
 }
 
-/// Runs one command. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.
+/// Runs one command. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 the gateway cannot be reached, 4 it said no.
 pub(crate) fn run(cli: Cli) -> ExitCode {
     match cli.command {
         Command::Dev => start(read(Config::dev(), None), Mode::Dev),
@@ -67,9 +97,19 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
             Ok(_) => print("configuration is fine\n"),
             Err(mistakes) => complain(&mistakes),
         },
+        Command::Publish(args) => remote::publish(&args),
+        Command::Subscribe(args) => remote::subscribe(&args),
+        Command::Presence(args) => remote::presence(&args),
+        Command::History(args) => remote::history(&args),
+        Command::Channels(args) => remote::channels(&args),
         Command::Nodes(remote) => remote::nodes(&remote),
         Command::Drain { remote, node } => remote::drain(&remote, node.as_deref()),
         Command::Rebalance { remote, rate } => remote::rebalance(&remote, rate),
+        Command::Disconnect(args) => remote::disconnect(&args),
+        Command::Call(args) => remote::call(&args),
+        Command::Token(args) => remote::token(&args, |file| read(Config::default(), file)),
+        Command::Completions { shell } => remote::completions(Cli::command(), shell),
+        Command::Man { folder } => remote::man(Cli::command(), &folder),
         Command::DefaultConfig => print(include_str!("../../../deploy/fanwire.toml")),
         Command::Version => print(concat!("fanwire ", env!("CARGO_PKG_VERSION"), "\n")),
     }

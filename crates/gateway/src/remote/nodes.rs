@@ -6,19 +6,16 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::json;
 
+use super::api::Missing;
 use super::table::{Align, table};
-use super::{Answer, Remote, complain, finish};
+use super::{Remote, finish};
 
 /// The answer of `info`.
 #[derive(Deserialize)]
 struct Info {
     nodes: Vec<Node>,
-    #[serde(default)]
-    silent: Vec<String>,
-    #[serde(default)]
-    unsupported: Vec<String>,
-    #[serde(default)]
-    unasked: bool,
+    #[serde(flatten)]
+    missing: Missing,
 }
 
 #[derive(Deserialize)]
@@ -38,27 +35,10 @@ struct Node {
 
 /// Prints the nodes. Says on standard error what is not seen.
 pub(crate) fn nodes(remote: &Remote) -> ExitCode {
-    finish(remote.call::<Info>("info", &json!({})).map(|Answer { result, raw }| {
-        result.missing().iter().for_each(|note| complain(note));
-        if remote.json { format!("{raw}\n") } else { show(&result.nodes) }
+    finish(remote.call::<Info>("info", &json!({})).map(|answer| {
+        answer.result.missing.complain();
+        answer.print(remote, |info| show(&info.nodes))
     }))
-}
-
-impl Info {
-    /// What the answer lacks, in words.
-    fn missing(&self) -> Vec<String> {
-        let mut notes = Vec::new();
-        if !self.silent.is_empty() {
-            notes.push(format!("no answer from {}: the line shows what was known before", self.silent.join(", ")));
-        }
-        if !self.unsupported.is_empty() {
-            notes.push(format!("of a version that does not answer this: {}", self.unsupported.join(", ")));
-        }
-        if self.unasked {
-            notes.push("other nodes cannot be asked at the moment: there may be more than these".to_owned());
-        }
-        notes
-    }
 }
 
 fn show(nodes: &[Node]) -> String {
@@ -111,12 +91,12 @@ mod tests {
         let expected = "NAME  ID    VERSION   UPTIME  CLIENTS  USERS  SUBSCRIPTIONS  CHANNELS   AGE  STATE\n\
                         gw-1  c0b7  0.1.0    1day 2h        3      2          12345         1  1.2s  active\n";
         assert_eq!(show(&info("").nodes), expected);
-        assert_eq!(info("").missing(), Vec::<String>::new());
+        assert_eq!(info("").missing.notes(), Vec::<String>::new());
     }
 
     #[test]
     fn what_is_not_seen_is_said() {
-        let notes = info(r#","silent":["a","b"],"unsupported":["c"],"unasked":true"#).missing();
+        let notes = info(r#","silent":["a","b"],"unsupported":["c"],"unasked":true"#).missing.notes();
         assert_eq!(notes.len(), 3);
         assert!(
             notes[0].contains("a, b") && notes[1].contains('c') && notes[2].contains("cannot be asked"),

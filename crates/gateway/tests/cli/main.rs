@@ -1,0 +1,13 @@
+//! The command line and the client library, against a real gateway.
+#![allow(clippy::unwrap_used, reason = "all of it is tests")]
+
+mod commands;
+mod library;
+mod server;
+
+#[allow(clippy::print_stdout, unreachable_pub, reason = "this is what the documentation shows")]
+#[path = "../../../client/snippets/publish.rs"]
+mod publish;
+#[allow(clippy::print_stdout, unreachable_pub, reason = "this is what the documentation shows")]
+#[path = "../../../client/snippets/subscribe.rs"]
+mod subscribe;
