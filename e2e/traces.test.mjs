@@ -3,13 +3,16 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { createServer } from 'node:http';
+import { connect } from 'node:http2';
 import { test } from 'node:test';
 
-import { serve, until } from './fanwire.mjs';
+import { serve, until, within } from './fanwire.mjs';
 
 const TRACE = '0af7651916cd43dd8448eb211c80319c';
 const PARENT = 'b7ad6b7169203331';
 const SERVER = 2; // the kind of a span
+const SERVICE = 'fanwire.control.v1.Control';
+const INVALID_ARGUMENT = 3;
 
 test('requests become spans of the trace they belong to', async (t) => {
   const collector = await collects(t);
@@ -36,6 +39,26 @@ test('requests become spans of the trace they belong to', async (t) => {
   assert.equal(named('POST /api/nothing')[0].attributes['http.response.status_code'], 404);
   assert.equal(collector.resource['service.name'], 'fanwire');
   assert.equal(collector.resource['service.instance.id'].length, 36);
+});
+
+test('calls of gRPC are spans until their answers end', async (t) => {
+  const collector = await collects(t);
+  const gateway = await serve(`${NAMESPACE}[trace]\nendpoint = "${collector.url}"\n`);
+  t.after(() => gateway.child.kill('SIGKILL'));
+  const session = connect(gateway.control);
+  t.after(() => session.destroy());
+  const ask = async (method) => {
+    const headers = { ':method': 'POST', ':path': `/${SERVICE}/${method}`, 'content-type': 'application/grpc', te: 'trailers' };
+    const stream = session.request({ ...headers, traceparent: `00-${TRACE}-${PARENT}-01` });
+    stream.end(Buffer.alloc(5)); // an empty message
+    stream.resume();
+    await within(once(stream, 'close'), method);
+  };
+  await ask('Info');
+  await ask('Publish');
+  await gateway.stop();
+  const codes = collector.spans.map(({ name, trace, attributes }) => [name, trace, attributes['rpc.grpc.status_code']]);
+  assert.deepEqual(codes, [[`POST /${SERVICE}/Info`, TRACE, 0], [`POST /${SERVICE}/Publish`, TRACE, INVALID_ARGUMENT]]);
 });
 
 test('a share of the requests is traced, if wanted', async (t) => {
