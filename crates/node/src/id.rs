@@ -24,6 +24,13 @@ pub(crate) fn format(id: &[u8; 16]) -> String {
     text
 }
 
+/// Reads that form.
+pub(crate) fn parse(text: &str) -> Option<[u8; 16]> {
+    let digits: String = text.chars().filter(|char| *char != '-').collect();
+    let number = u128::from_str_radix(&digits, 16).ok()?;
+    Some(number.to_be_bytes()).filter(|id| format(id) == text)
+}
+
 /// A short random word of letters and digits that tells one life of a stream from another.
 pub(crate) fn epoch() -> String {
     const LETTERS: &[u8; 32] = b"abcdefghijkmnopqrstuvwxyz2345678";

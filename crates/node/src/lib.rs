@@ -53,10 +53,11 @@ pub use client::{
     Client, ClientGuard, ConnectRequest, Connected, Failure, HistoryRequest, Recovery, ServerSide, SubscribeRequest,
     Subscribed,
 };
-pub use cluster::{ChannelSurvey, Missing, NodeReport, NodeSurvey, NodeView, ReportSurvey};
+pub use cluster::{ChannelSurvey, ConnectionSurvey, Missing, NodeReport, NodeSurvey, NodeView, ReportSurvey};
 pub use config::{ClientConfig, Config};
 pub use drain::{DrainConfig, Phase};
 pub use fanwire_wire::Selection;
+pub use fanwire_wire::cluster::ConnectionQuery;
 pub use interest::Dispatcher;
 pub use memory::{MemoryBroker, MemoryPresence};
 pub use namespace::{Namespace, Permission, RecoveryMode};

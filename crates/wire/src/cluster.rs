@@ -1,5 +1,6 @@
 //! What nodes tell each other: the envelope, and its bytes.
 
+mod connections;
 mod control;
 mod convert;
 mod report;
@@ -18,6 +19,7 @@ mod proto {
 }
 use proto::envelope::Body;
 
+pub use connections::{Connection, ConnectionList, ConnectionQuery};
 pub use control::{Answer, ChannelList, Command, Control, ControlBody, NodeInfo, NodeState, Question};
 pub use report::{HotChannel, Report, SlowClient, Traffic};
 

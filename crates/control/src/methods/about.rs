@@ -25,6 +25,12 @@ about! {
         user: &request.user,
         client: either(&request.client, &request.session),
     };
+    // Also if it names none: a key for certain channels must not see the others' connections.
+    ConnectionsRequest => |request| Subject {
+        channels: slice::from_ref(&request.channel),
+        user: &request.user,
+        client: "",
+    };
     DisconnectRequest | RefreshRequest => |request| Subject {
         channels: &[],
         user: &request.user,

@@ -1,14 +1,15 @@
-//! `subscribe`, `unsubscribe`, `disconnect`, `refresh` and `revoke`: what is done to a user's connections.
+//! `connections`; `subscribe`, `unsubscribe`, `disconnect`, `refresh` and `revoke`: what is done to a user's connections.
 
 use fanwire_node::authorizer::{Grant, Overrides};
-use fanwire_node::{Node, Selection, clock};
+use fanwire_node::{ConnectionQuery, ConnectionSurvey, Missing, Node, Selection, clock};
+use fanwire_wire::cluster;
 use fanwire_wire::frame::MAX_CONTROL_PAYLOAD;
 use fanwire_wire::{Disconnect, Refusal};
 
 use crate::caller::Caller;
 use crate::proto::{
-    CommandResponse, DisconnectReason, DisconnectRequest, Flag, RefreshRequest, RevokeRequest, SubscribeOverride,
-    SubscribeRequest, UnsubscribeRequest,
+    CommandResponse, Connection, ConnectionsRequest, ConnectionsResponse, DisconnectReason, DisconnectRequest, Flag,
+    RefreshRequest, RevokeRequest, SubscribeOverride, SubscribeRequest, UnsubscribeRequest,
 };
 use crate::types::{Fault, channel, json, position};
 
@@ -79,6 +80,44 @@ pub(crate) async fn revoke(node: &Node, _: &Caller, request: RevokeRequest) -> R
         refusal => Fault::elsewhere(refusal),
     })?;
     Ok(done.into())
+}
+
+/// The connections of one page, if nobody says, and at most.
+const PAGE: u32 = 100;
+const MAX_PAGE: u32 = 1000;
+
+pub(crate) async fn connections(
+    node: &Node,
+    _: &Caller,
+    request: ConnectionsRequest,
+) -> Result<ConnectionsResponse, Fault> {
+    let ConnectionsRequest { user, channel: name, limit, cursor } = request;
+    if limit > MAX_PAGE {
+        return Err(Fault::bad(format!("limit is more than {MAX_PAGE}")));
+    }
+    let query = ConnectionQuery {
+        user: Some(user).filter(|user| !user.is_empty()),
+        channel: if name.is_empty() { None } else { Some(channel(&name)?) },
+        after: cursor,
+        limit: if limit == 0 { PAGE } else { limit },
+    };
+    let ConnectionSurvey { connections, more, missing } = node.survey_connections(query).await?;
+    let Missing { silent, unsupported, unasked } = missing;
+    let last = connections.last().map(|(_, last)| last.client.clone());
+    let connection = |(node, connection): (String, cluster::Connection)| Connection {
+        client: connection.client,
+        user: connection.user,
+        node,
+        protocol: connection.protocol,
+        num_subs: connection.subscriptions,
+    };
+    Ok(ConnectionsResponse {
+        connections: connections.into_iter().map(connection).collect(),
+        cursor: last.filter(|_| more).unwrap_or_default(),
+        silent,
+        unsupported,
+        unasked,
+    })
 }
 
 /// Which connections are meant. `session` is another word for `client`: a connection has one id.

@@ -156,6 +156,7 @@ methods! {
     History history HistoryRequest => HistoryResponse, channels::history;
     HistoryRemove history_remove HistoryRemoveRequest => HistoryRemoveResponse, channels::history_remove;
     Channels channels ChannelsRequest => ChannelsResponse, channels::channels;
+    Connections connections ConnectionsRequest => ConnectionsResponse, clients::connections;
     Info info InfoRequest => InfoResponse, info::info;
     Drain drain DrainRequest => DrainResponse, moves::drain;
     Rebalance rebalance RebalanceRequest => RebalanceResponse, moves::rebalance;
@@ -166,7 +167,9 @@ impl Method {
     pub(crate) fn scope(self) -> Option<Scope> {
         match self {
             Self::Publish | Self::Broadcast => Some(Scope::Publish),
-            Self::Presence | Self::PresenceStats | Self::History | Self::Channels | Self::Info => Some(Scope::Read),
+            Self::Presence | Self::PresenceStats | Self::History | Self::Channels | Self::Connections | Self::Info => {
+                Some(Scope::Read)
+            }
             Self::Subscribe | Self::Unsubscribe | Self::Disconnect | Self::Refresh | Self::Revoke => {
                 Some(Scope::Disconnect)
             }

@@ -364,3 +364,51 @@ fn revoked_tokens_end_what_they_began() {
         assert_eq!(error(api, "revoke", json!({"user": "42"}), "nothing was applied").await, 503);
     });
 }
+
+#[test]
+fn connections_are_listed_page_by_page() {
+    run(async |harness, api| {
+        let mut clients = Vec::new();
+        for index in 0..25 {
+            let client = harness.probe(if index % 5 == 0 { "user:42" } else { "user:7" }).await;
+            if index < 10 {
+                client.subscribe("room").await.unwrap();
+            }
+            clients.push(client);
+        }
+        harness.settle().await;
+        let mut ids: Vec<_> = clients.iter().map(|client| client.client.id()).collect();
+        ids.sort_unstable();
+        let list = async |mut params: Value| {
+            let (mut listed, mut pages) = (Vec::new(), 0);
+            loop {
+                let page = result(api, "connections", params.clone()).await;
+                pages += 1;
+                let connections = page["connections"].as_array().unwrap();
+                listed.extend(connections.iter().map(|each| each["client"].as_str().unwrap().to_owned()));
+                if page["cursor"].is_null() {
+                    return (listed, pages);
+                }
+                params["cursor"] = page["cursor"].clone();
+            }
+        };
+        assert_eq!(list(json!({})).await, (ids.clone(), 1));
+        assert_eq!(list(json!({"limit": 25})).await, (ids.clone(), 1));
+        assert_eq!(list(json!({"limit": 10})).await, (ids.clone(), 3));
+        assert_eq!(list(json!({"limit": 1})).await, (ids, 25));
+        assert_eq!(list(json!({"user": "42", "limit": 2})).await.0.len(), 5);
+        assert_eq!(list(json!({"channel": "room", "limit": 3})).await.0.len(), 10);
+        assert_eq!(list(json!({"channel": "room", "user": "42"})).await.0.len(), 2);
+        assert_eq!(list(json!({"user": "nobody"})).await, (Vec::new(), 1));
+        let one = result(api, "connections", json!({"channel": "room", "limit": 1})).await["connections"][0].take();
+        let node = harness.node.id();
+        assert_eq!((&one["node"], &one["num_subs"], &one["protocol"]), (&json!(node), &json!(1), &json!("probe")));
+        for (params, word) in [
+            (json!({"limit": 1001}), "1000"),
+            (json!({"cursor": "x"}), "bad request"),
+            (json!({"channel": "a b"}), "channel name"),
+        ] {
+            assert_eq!(error(api, "connections", params, word).await, 107);
+        }
+    });
+}

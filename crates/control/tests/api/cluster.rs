@@ -32,6 +32,9 @@ fn one_node_answers_for_all() {
         client.subscribe("news").await.unwrap();
         let channels = result(api, "channels", json!({"pattern": "n*"})).await;
         assert_eq!(channels, json!({"channels": {"news": {"num_clients": 1}}}));
+        let connections = result(api, "connections", json!({"user": "42"})).await;
+        let expected = json!({"client": client.client.id(), "user": "42", "node": two.node.id(), "protocol": "probe", "num_subs": 1});
+        assert_eq!(connections, json!({"connections": [expected]}));
         let mut info = result(api, "info", json!({})).await;
         assert_eq!(info.as_object().unwrap().len(), 1, "an answer that lacks nothing says nothing of it");
         let nodes = info["nodes"].as_array_mut().unwrap();

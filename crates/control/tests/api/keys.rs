@@ -16,6 +16,7 @@ fn methods() -> Vec<(&'static str, Scope, Value)> {
         ("presence_stats", Scope::Read, channel.clone()),
         ("history", Scope::Read, channel.clone()),
         ("channels", Scope::Read, json!({})),
+        ("connections", Scope::Read, json!({"channel": "chat:1"})),
         ("info", Scope::Read, json!({})),
         ("subscribe", Scope::Disconnect, both.clone()),
         ("unsubscribe", Scope::Disconnect, both),

@@ -113,6 +113,20 @@ impl Client {
         crate::id::format(&self.id)
     }
 
+    pub(crate) fn id_bytes(&self) -> &[u8; 16] {
+        &self.id
+    }
+
+    /// How many channels it is subscribed to, or is about to be.
+    pub(crate) fn subscription_count(&self) -> usize {
+        self.subscriptions.borrow().len()
+    }
+
+    /// Whether it is subscribed to a channel, or is about to be.
+    pub(crate) fn is_subscribed(&self, channel: &Channel) -> bool {
+        self.subscriptions.borrow().iter().any(|subscription| subscription.channel.name == *channel)
+    }
+
     /// The user's id; empty for an anonymous one, and before the connection is somebody's.
     #[must_use]
     pub fn user(&self) -> Arc<str> {

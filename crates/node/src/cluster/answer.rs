@@ -26,6 +26,9 @@ impl Node {
             Question::Channels { pattern, limit } => {
                 async move { Answer::Channels(node.channels_like(&pattern, limit).await) }.boxed()
             }
+            Question::Connections(query) => {
+                async move { Answer::Connections(node.connections_like(&query).await) }.boxed()
+            }
             Question::Report { limit } => async move { Answer::Report(node.report(limit).await) }.boxed(),
             Question::Drain { node: meant } => {
                 if *meant == *node.id() {

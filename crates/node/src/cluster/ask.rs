@@ -202,7 +202,7 @@ impl Node {
     }
 
     /// Asks all other nodes, and waits for those known to be there, but not for long.
-    async fn ask(&self, mut open: OpenQuestion<'_>, question: Question) -> Asked {
+    pub(super) async fn ask(&self, mut open: OpenQuestion<'_>, question: Question) -> Asked {
         let cluster = self.cluster();
         let kind = question.kind();
         let deadline = Instant::now() + PATIENCE;
@@ -259,10 +259,10 @@ impl Node {
 }
 
 /// What came of a question.
-struct Asked {
+pub(super) struct Asked {
     /// By node.
-    answers: BTreeMap<String, Answer>,
-    missing: Missing,
+    pub(super) answers: BTreeMap<String, Answer>,
+    pub(super) missing: Missing,
     /// Why the other nodes were not asked, or may not have been.
     error: Option<Error>,
 }

@@ -8,6 +8,7 @@
 
 mod answer;
 mod ask;
+mod connections;
 mod inbox;
 mod metrics;
 mod registry;
@@ -30,6 +31,7 @@ use crate::broker::Recipient;
 use crate::{Node, Phase};
 
 pub use ask::{ChannelSurvey, Missing, NodeReport, NodeSurvey, ReportSurvey};
+pub use connections::ConnectionSurvey;
 pub(crate) use inbox::Inbox;
 
 /// What a node knows of the others.

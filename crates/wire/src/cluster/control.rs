@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::connections::{ConnectionList, ConnectionQuery};
 use super::report::{Report, Traffic};
 use crate::{Channel, Disconnect, Grant, Position, Selection};
 
@@ -93,6 +94,8 @@ pub enum Question {
         /// The most channels in the answer, in the order of their names.
         limit: u32,
     },
+    /// Which connections it has.
+    Connections(ConnectionQuery),
     /// What stands out on it.
     Report {
         /// The most entries in each list of the answer.
@@ -169,6 +172,8 @@ pub enum Answer {
     Info(NodeInfo),
     /// To [`Question::Channels`].
     Channels(ChannelList),
+    /// To [`Question::Connections`].
+    Connections(ConnectionList),
     /// To [`Question::Report`].
     Report(Report),
 }
@@ -195,7 +200,7 @@ impl ControlBody {
     }
 
     /// Every name.
-    pub const KINDS: [&str; 14] = [
+    pub const KINDS: [&str; 15] = [
         "announcement",
         "farewell",
         "reply",
@@ -206,6 +211,7 @@ impl ControlBody {
         "revoke",
         "info",
         "channels",
+        "connections",
         "report",
         "drain",
         "rebalance",
@@ -225,6 +231,7 @@ impl Question {
             Self::Command(Command::Revoke { .. }) => "revoke",
             Self::Info => "info",
             Self::Channels { .. } => "channels",
+            Self::Connections(_) => "connections",
             Self::Report { .. } => "report",
             Self::Drain { .. } => "drain",
             Self::Rebalance { .. } => "rebalance",

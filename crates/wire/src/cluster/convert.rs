@@ -59,6 +59,7 @@ fn question_to_proto(question: &Question) -> Option<ProtoQuestion> {
         Question::Channels { pattern, limit } => {
             ProtoQuestion::Channels(proto::ChannelsQuestion { pattern: pattern.clone(), limit: *limit })
         }
+        Question::Connections(query) => ProtoQuestion::Connections(query.into()),
         Question::Report { limit } => ProtoQuestion::Report(proto::ReportQuestion { limit: *limit }),
         Question::Drain { node } => ProtoQuestion::Drain(proto::DrainQuestion { node: node.clone() }),
         Question::Rebalance { keep, per_second } => {
@@ -74,6 +75,7 @@ fn question_from_proto(question: ProtoQuestion) -> Option<Question> {
         ProtoQuestion::Channels(proto::ChannelsQuestion { pattern, limit }) => {
             return Some(Question::Channels { pattern, limit });
         }
+        ProtoQuestion::Connections(question) => return Some(Question::Connections(question.try_into().ok()?)),
         ProtoQuestion::Report(proto::ReportQuestion { limit }) => return Some(Question::Report { limit }),
         ProtoQuestion::Drain(proto::DrainQuestion { node }) => return Some(Question::Drain { node }),
         ProtoQuestion::Rebalance(proto::RebalanceQuestion { keep, per_second }) => {
@@ -144,6 +146,7 @@ impl From<&Answer> for ProtoAnswer {
                 };
                 Self::Channels(proto::ChannelsAnswer { channels: channels.iter().map(members).collect(), more: *more })
             }
+            Answer::Connections(list) => Self::Connections(list.into()),
             Answer::Report(report) => Self::Report(report.into()),
         }
     }
@@ -158,6 +161,7 @@ fn answer_from_proto(answer: ProtoAnswer) -> Option<Answer> {
             let channels = channels.into_iter().map(|entry| Some((channel(&entry.channel).ok()?, entry.members)));
             Answer::Channels(ChannelList { channels: channels.collect::<Option<_>>()?, more })
         }
+        ProtoAnswer::Connections(list) => Answer::Connections(list.into()),
         ProtoAnswer::Report(report) => Answer::Report(Report::read(report)?),
     })
 }

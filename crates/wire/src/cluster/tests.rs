@@ -96,11 +96,17 @@ fn traffic() -> impl Strategy<Value = Traffic> {
 }
 
 fn question() -> impl Strategy<Value = Question> {
+    // Boxed where it is large: a test's thread has a small stack.
     prop_oneof![
-        command().prop_map(Question::Command),
+        command().prop_map(Question::Command).boxed(),
         Just(Question::Info),
         (".{0,8}", any::<u32>()).prop_map(|(pattern, limit)| Question::Channels { pattern, limit }),
         any::<u32>().prop_map(|limit| Question::Report { limit }),
+        (option::of(".{0,8}"), option::of(name()), ".{0,8}", any::<u32>())
+            .prop_map(|(user, channel, after, limit)| {
+                Question::Connections(ConnectionQuery { user, channel, after, limit })
+            })
+            .boxed(),
         ".{0,8}".prop_map(|node| Question::Drain { node }),
         (any::<u64>(), 0.001..1e6_f64).prop_map(|(keep, per_second)| Question::Rebalance { keep, per_second }),
         Just(Question::Unknown),
@@ -149,8 +155,16 @@ fn answer() -> impl Strategy<Value = Answer> {
         Just(Answer::Unsupported),
         node().prop_map(Answer::Info),
         channels.prop_map(|(channels, more)| Answer::Channels(ChannelList { channels, more })),
-        report().prop_map(Answer::Report),
+        report().prop_map(Answer::Report).boxed(),
+        connections().prop_map(Answer::Connections).boxed(),
     ]
+}
+
+fn connections() -> impl Strategy<Value = ConnectionList> {
+    let connection = (".{0,8}", ".{0,8}", ".{0,8}", any::<u64>())
+        .prop_map(|(client, user, protocol, subscriptions)| Connection { client, user, protocol, subscriptions });
+    (proptest::collection::vec(connection, 0..3), any::<bool>())
+        .prop_map(|(connections, more)| ConnectionList { connections, more })
 }
 
 fn report() -> impl Strategy<Value = Report> {
