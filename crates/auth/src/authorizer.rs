@@ -7,19 +7,41 @@ use fanwire_wire::{Channel, Payload, PayloadKind};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
 
-use crate::{TokenError, Verifier};
+use crate::{Reason, TokenError, Verifier};
 
 impl Authorizer for Verifier {
     fn connection<'a>(&'a self, token: &'a str) -> BoxFuture<'a, Result<Identity, AuthError>> {
-        ready(identity(self, token)).boxed()
+        match identity(self, token) {
+            Err(Failed::UnknownKey) => renewed(self, move || identity(self, token)).boxed(),
+            outcome => ready(outcome.map_err(Failed::into)).boxed(),
+        }
     }
 
     fn subscription<'a>(&'a self, token: &'a str) -> BoxFuture<'a, Result<SubscriptionToken, AuthError>> {
-        ready(subscription(self, token)).boxed()
+        match subscription(self, token) {
+            Err(Failed::UnknownKey) => renewed(self, move || subscription(self, token)).boxed(),
+            outcome => ready(outcome.map_err(Failed::into)).boxed(),
+        }
     }
 }
 
-fn identity(verifier: &Verifier, token: &str) -> Result<Identity, AuthError> {
+/// Why a token could not be verified at once.
+enum Failed {
+    /// It may have been signed with a key that is new.
+    UnknownKey,
+    Finally(AuthError),
+}
+
+/// Tries again when the key sets have been read. While one cannot be, it cannot be known whether the token is good.
+async fn renewed<T>(verifier: &Verifier, again: impl FnOnce() -> Result<T, Failed>) -> Result<T, AuthError> {
+    let complete = verifier.refresh().await;
+    match again() {
+        Err(Failed::UnknownKey) if !complete => Err(AuthError::Unavailable("a key set cannot be read".to_owned())),
+        outcome => outcome.map_err(Failed::into),
+    }
+}
+
+fn identity(verifier: &Verifier, token: &str) -> Result<Identity, Failed> {
     let token = verifier.connection(token, now())?;
     let listed = token.channels.into_iter().map(|channel| (channel, crate::Grant::default()));
     let subscriptions = listed.chain(token.subscriptions).map(|(name, terms)| {
@@ -36,7 +58,7 @@ fn identity(verifier: &Verifier, token: &str) -> Result<Identity, AuthError> {
     })
 }
 
-fn subscription(verifier: &Verifier, token: &str) -> Result<SubscriptionToken, AuthError> {
+fn subscription(verifier: &Verifier, token: &str) -> Result<SubscriptionToken, Failed> {
     let token = verifier.subscription(token, now())?;
     Ok(SubscriptionToken {
         user: token.user.into(),
@@ -65,6 +87,30 @@ fn json(info: Bytes) -> Result<Bytes, AuthError> {
 
 fn now() -> u64 {
     clock::unix_ms() / 1000
+}
+
+impl From<TokenError> for Failed {
+    fn from(error: TokenError) -> Self {
+        match error {
+            TokenError::Invalid(Reason::UnknownKey) => Self::UnknownKey,
+            error => Self::Finally(error.into()),
+        }
+    }
+}
+
+impl From<AuthError> for Failed {
+    fn from(error: AuthError) -> Self {
+        Self::Finally(error)
+    }
+}
+
+impl From<Failed> for AuthError {
+    fn from(failed: Failed) -> Self {
+        match failed {
+            Failed::UnknownKey => TokenError::Invalid(Reason::UnknownKey).into(),
+            Failed::Finally(error) => error,
+        }
+    }
 }
 
 impl From<TokenError> for AuthError {

@@ -1,10 +1,12 @@
 //! The configuration, and what can be wrong with it.
 
-use std::{error::Error as _, fmt, io, path::PathBuf};
+use std::{error::Error as _, fmt, io, path::PathBuf, time::Duration};
+
+use fanwire_node::config::duration;
 
 use serde::Deserialize;
 
-/// The section `[token]`: at most one key per family, each given in place or in a file.
+/// The section `[token]`: at most one key per family, each given in place or in a file, and any number of key sets.
 ///
 /// Without any key every token is refused.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -24,10 +26,30 @@ pub struct Config {
     pub ecdsa_public_key: Option<String>,
     /// A file with that key. Default: none.
     pub ecdsa_public_key_file: Option<PathBuf>,
+    /// Key sets that are fetched. Default: none.
+    pub jwks: Vec<Jwks>,
     /// What every token must have in `aud`. Default: not asked for.
     pub audience: Option<String>,
     /// What every token must have in `iss`. Default: not asked for.
     pub issuer: Option<String>,
+}
+
+/// A section `[[token.jwks]]`: a set of public keys that is fetched, and found by their `kid`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Jwks {
+    /// Where it is: `https`, or `http` on this machine.
+    pub url: String,
+    /// What tokens checked by its keys must have in `iss`. Default: anything that fits `token.issuer`.
+    #[serde(default)]
+    pub issuer: Option<String>,
+    /// How long its keys are trusted while it cannot be read. Default: 24h.
+    #[serde(default = "max_stale", with = "duration")]
+    pub max_stale: Duration,
+}
+
+fn max_stale() -> Duration {
+    Duration::from_secs(24 * 3600)
 }
 
 /// A text that is not shown when it is printed for debugging.
@@ -124,6 +146,14 @@ pub enum Mistake {
     NotPublicKey {
         /// The key.
         key: &'static str,
+    },
+    /// A key set cannot be fetched from where it is said to be.
+    #[error("token.jwks[{index}]: {problem}")]
+    Jwks {
+        /// Its place in the list.
+        index: usize,
+        /// What is wrong.
+        problem: String,
     },
     /// The RSA key is too small to be safe.
     #[error("token.rsa_public_key: has {bits} bits and needs 2048")]

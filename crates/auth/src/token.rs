@@ -86,6 +86,9 @@ pub enum Reason {
     /// There is no key for its algorithm.
     #[error("its algorithm is unknown, or no key for it is configured")]
     Algorithm,
+    /// No key set has its key.
+    #[error("its `kid` is in no key set")]
+    UnknownKey,
     /// It was not signed with our key.
     #[error("its signature is wrong")]
     Signature,

@@ -1,9 +1,12 @@
 //! From a token to what it grants.
 
+use futures_util::future::join_all;
+
 use crate::{
     Config, ConnectionToken, Error, Reason, SubscriptionToken, TokenError,
     claims::{Audience, Object},
-    jws,
+    jwks::{Metrics, Source},
+    jws::{self, Signed},
     keys::Keys,
 };
 
@@ -11,6 +14,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Verifier {
     keys: Keys,
+    sources: Vec<Source>,
     audience: Option<String>,
     issuer: Option<String>,
 }
@@ -22,13 +26,35 @@ impl Verifier {
     ///
     /// Everything that is wrong with the configuration, files that cannot be read included.
     pub fn new(config: &Config) -> Result<Self, Error> {
-        let keys = Keys::load(config)?;
-        Ok(Self { keys, audience: config.audience.clone(), issuer: config.issuer.clone() })
+        let (keys, mut mistakes) = match Keys::load(config) {
+            Ok(keys) => (Some(keys), Vec::new()),
+            Err(error) => (None, error.mistakes),
+        };
+        let sources = config.jwks.iter().enumerate().map(|(index, jwks)| Source::new(index, jwks));
+        let sources = sources.filter_map(|source| source.map_err(|mistake| mistakes.push(mistake)).ok()).collect();
+        let Some(keys) = keys.filter(|_| mistakes.is_empty()) else { return Err(Error { mistakes }) };
+        Ok(Self { keys, sources, audience: config.audience.clone(), issuer: config.issuer.clone() })
     }
 
-    /// Whether there is any key; without one every token is refused.
+    /// Begins to fetch the key sets, and to keep them up to date until the verifier is dropped.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
+    pub fn start(&self) {
+        let metrics = Metrics::new();
+        self.sources.iter().for_each(|source| source.start(&metrics));
+    }
+
+    /// Whether there is any key, or set of keys; without one every token is refused.
     pub fn has_keys(&self) -> bool {
-        self.keys.any()
+        self.keys.any() || !self.sources.is_empty()
+    }
+
+    /// Waits until the key sets have been read again, those that were read a moment ago excepted. Says whether all could be.
+    pub(crate) async fn refresh(&self) -> bool {
+        join_all(self.sources.iter().map(Source::refresh)).await;
+        !self.sources.iter().any(Source::is_failing)
     }
 
     /// Verifies a connection token at the time `now`, in seconds of Unix time.
@@ -37,8 +63,8 @@ impl Verifier {
     ///
     /// Why the token grants nothing.
     pub fn connection(&self, token: &str, now: u64) -> Result<ConnectionToken, TokenError> {
-        let json = self.authentic(token)?;
-        let claims = Object::parse(&json)?;
+        let signed = self.authentic(token)?;
+        let claims = signed.parse()?;
         // A subscription token names its user too, and would make a connection out of a permission for one channel.
         if claims.text("channel")?.is_some() {
             return Err(Reason::SubscriptionToken.into());
@@ -62,8 +88,8 @@ impl Verifier {
     ///
     /// Why the token grants nothing.
     pub fn subscription(&self, token: &str, now: u64) -> Result<SubscriptionToken, TokenError> {
-        let json = self.authentic(token)?;
-        let claims = Object::parse(&json)?;
+        let signed = self.authentic(token)?;
+        let claims = signed.parse()?;
         // It would bind the token to one connection, which nothing here compares: ignoring it would grant too much.
         if claims.text("client")?.is_some() {
             return Err(Reason::Claim("client").into());
@@ -79,11 +105,11 @@ impl Verifier {
     }
 
     /// The claims of a token that was signed with one of our keys.
-    fn authentic(&self, token: &str) -> Result<Vec<u8>, Reason> {
+    fn authentic(&self, token: &str) -> Result<Signed<'_>, Reason> {
         if token.len() > MAX_TOKEN_SIZE {
             return Err(Reason::TooLarge);
         }
-        jws::verify(token, &self.keys)
+        jws::verify(token, &self.keys, &self.sources)
     }
 
     /// Checks for whom, by whom and for which time the token was made, and says when its effect ends.

@@ -68,6 +68,7 @@ pub(crate) fn run(config: &Config, mode: Mode) -> Result<(), Error> {
         .enable_all()
         .build()?;
     runtime.block_on(async {
+        verifier.start();
         let dispatcher = Dispatcher::new(config.workers());
         let (broker, presence, health) = carrier(config, &dispatcher)?;
         let node = Node::new(Parts {

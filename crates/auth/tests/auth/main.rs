@@ -4,4 +4,5 @@ mod algorithms;
 mod claims;
 mod config;
 mod envelope;
+mod jwks;
 mod support;

@@ -47,10 +47,23 @@ pub(crate) fn sign(header: &str, claims: &str, secret: &[u8]) -> String {
 
 /// A token signed by the named algorithm with the secret or the private key in PEM.
 pub(crate) fn sign_as(algorithm: &str, key: &str, claims: &str) -> String {
-    let header = format!(r#"{{"alg":"{algorithm}"}}"#);
+    sign_header(algorithm, &format!(r#"{{"alg":"{algorithm}"}}"#), key, claims)
+}
+
+/// The same with the id of a key.
+pub(crate) fn sign_kid(algorithm: &str, kid: &str, key: &str, claims: &str) -> String {
+    sign_header(algorithm, &format!(r#"{{"alg":"{algorithm}","kid":"{kid}"}}"#), key, claims)
+}
+
+/// A token with this header, signed with RS256.
+pub(crate) fn sign_rs256(header: &str, key: &str, claims: &str) -> String {
+    sign_header("RS256", header, key, claims)
+}
+
+fn sign_header(algorithm: &str, header: &str, key: &str, claims: &str) -> String {
     if algorithm == "ES512" {
         use p521::ecdsa::{Signature, SigningKey, signature::Signer};
-        let message = format!("{}.{}", encode(&header), encode(claims));
+        let message = format!("{}.{}", encode(header), encode(claims));
         let secret = p521::SecretKey::from_pkcs8_pem(key).expect("a key for P-521");
         let key = SigningKey::from_slice(&secret.to_bytes()).expect("a key for P-521");
         let signature: Signature = key.sign(message.as_bytes());
@@ -61,7 +74,7 @@ pub(crate) fn sign_as(algorithm: &str, key: &str, claims: &str) -> String {
         "RS" | "PS" => (algorithm.parse().expect("known"), EncodingKey::from_rsa_pem(key.as_bytes()).expect("RSA key")),
         _ => (algorithm.parse().expect("known"), EncodingKey::from_ec_pem(key.as_bytes()).expect("EC key")),
     };
-    sign_with(algorithm, &key, &header, claims)
+    sign_with(algorithm, &key, header, claims)
 }
 
 pub(crate) fn encode(part: impl AsRef<[u8]>) -> String {
