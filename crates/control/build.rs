@@ -1,7 +1,10 @@
 //! Compiles the API: protobuf by `prost`, JSON by `serde`, the service by `tonic`.
 
+mod openapi;
+
 use std::collections::BTreeSet;
 use std::error::Error;
+use std::path::Path;
 
 use prost_build::Config;
 use protox::prost_reflect::{DescriptorPool, Kind, MessageDescriptor};
@@ -9,12 +12,17 @@ use protox::prost_reflect::{DescriptorPool, Kind, MessageDescriptor};
 const ROOT: &str = "../../proto";
 const FILE: &str = "../../proto/fanwire/control/v1/control.proto";
 
+#[allow(clippy::disallowed_methods, reason = "cargo tells build scripts so")]
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed={FILE}");
     let files = protox::compile([FILE], [ROOT])?;
     let mut config = Config::new();
     config.bytes(["."]).btree_map(["."]);
-    json(&mut config, &DescriptorPool::from_file_descriptor_set(files.clone())?);
+    let pool = DescriptorPool::from_file_descriptor_set(files.clone())?;
+    json(&mut config, &pool);
+    let (requests, responses) = (requests(&pool), responses(&pool));
+    let document = openapi::document(&pool, &requests, &responses, ALWAYS)?;
+    std::fs::write(Path::new(&std::env::var("OUT_DIR")?).join("openapi.json"), document)?;
     tonic_prost_build::configure().build_transport(false).use_arc_self(true).compile_fds_with_config(files, config)?;
     Ok(())
 }
@@ -22,8 +30,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 /// Requests are read, and `null` in them is zero; what is written leaves out fields of zero value, but for those in
 /// [`ALWAYS`]. A field of type `bytes` holds a JSON value as it is.
 fn json(config: &mut Config, pool: &DescriptorPool) {
-    let methods = || pool.services().flat_map(|service| service.methods().collect::<Vec<_>>());
-    for message in reachable(methods().map(|method| method.input())) {
+    for message in requests(pool) {
         let path = format!(".{}", message.full_name());
         config.message_attribute(&path, "#[derive(serde::Deserialize)] #[serde(default)]");
         for field in message.fields() {
@@ -36,7 +43,7 @@ fn json(config: &mut Config, pool: &DescriptorPool) {
             config.field_attribute(format!(".{}", field.full_name()), attribute);
         }
     }
-    for message in reachable(methods().map(|method| method.output())) {
+    for message in responses(pool) {
         let path = format!(".{}", message.full_name());
         config.message_attribute(&path, "#[derive(serde::Serialize)]");
         for field in message.fields() {
@@ -52,6 +59,16 @@ fn json(config: &mut Config, pool: &DescriptorPool) {
             config.field_attribute(format!(".{}", field.full_name()), format!("#[serde({attribute})]"));
         }
     }
+}
+
+/// What the methods read.
+fn requests(pool: &DescriptorPool) -> Vec<MessageDescriptor> {
+    reachable(pool.services().flat_map(|service| service.methods().map(|method| method.input()).collect::<Vec<_>>()))
+}
+
+/// What the methods write.
+fn responses(pool: &DescriptorPool) -> Vec<MessageDescriptor> {
+    reachable(pool.services().flat_map(|service| service.methods().map(|method| method.output()).collect::<Vec<_>>()))
 }
 
 /// These messages, and what they contain.

@@ -14,6 +14,7 @@ use http::{Request, Response, StatusCode};
 
 use crate::audit::{Audit, Entry};
 use crate::caller::{Caller, Ring};
+use crate::document;
 use crate::keys::Keys;
 use crate::methods::{Method, write};
 use crate::metrics::Metrics;
@@ -51,6 +52,9 @@ impl Api {
     /// Answers one request. How large its body may be is for the listener to say.
     pub async fn handle(&self, request: Request<Bytes>) -> Response<Bytes> {
         let (head, body) = request.into_parts();
+        if head.method == http::Method::GET && head.uri.path() == document::PATH {
+            return respond(Ok(document::DOCUMENT.as_bytes().to_vec()));
+        }
         let answer = match self.admit(&head) {
             Ok((caller, Route::Method(Method::Batch))) => self.run_batch_json(&caller, &body).await,
             Ok((caller, Route::Method(method))) => {

@@ -16,6 +16,7 @@
 mod api;
 mod audit;
 mod caller;
+mod document;
 mod grpc;
 mod json;
 mod keys;
