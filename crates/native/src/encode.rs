@@ -65,7 +65,7 @@ fn publication(out: &mut BytesMut, publication: &Publication) -> Result<(), Disc
     if labels.peek().is_some() {
         let mut tags = Object::open(object.key("tags"));
         for (name, value) in labels {
-            string(tags.key(name), value);
+            string(tags.any_key(name), value);
         }
         tags.close();
     }
@@ -94,8 +94,15 @@ fn info(out: &mut BytesMut, info: &ClientInfo) {
 }
 
 fn string(out: &mut BytesMut, text: &str) {
-    // Strings have no way to fail.
-    let _ = serde_json::to_writer(out.writer(), text);
+    if text.bytes().any(|byte| byte < b' ' || byte == b'"' || byte == b'\\') {
+        // Strings have no way to fail.
+        let _ = serde_json::to_writer(out.writer(), text);
+    } else {
+        out.reserve(text.len() + 2);
+        out.put_u8(b'"');
+        out.put_slice(text.as_bytes());
+        out.put_u8(b'"');
+    }
 }
 
 /// A JSON object that is being written.
@@ -110,8 +117,18 @@ impl<'a> Object<'a> {
         Self { out, separator: b'{' }
     }
 
-    /// Writes a key; the caller writes its value.
-    fn key(&mut self, name: &str) -> &mut BytesMut {
+    /// Writes a key of the protocol, which is a plain word; the caller writes its value.
+    fn key(&mut self, name: &'static str) -> &mut BytesMut {
+        self.out.reserve(name.len() + 4);
+        self.out.put_slice(&[self.separator, b'"']);
+        self.separator = b',';
+        self.out.put_slice(name.as_bytes());
+        self.out.put_slice(b"\":");
+        self.out
+    }
+
+    /// The same for a key of the application's.
+    fn any_key(&mut self, name: &str) -> &mut BytesMut {
         self.out.put_u8(self.separator);
         self.separator = b',';
         string(self.out, name);

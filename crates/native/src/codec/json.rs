@@ -44,11 +44,10 @@ pub(super) fn write(reply: &Reply, out: &mut BytesMut) -> Result<(), Disconnect>
 }
 
 /// Clients split messages at line breaks. In valid JSON those stand only between tokens, so a space does as well.
-pub(crate) fn one_line(json: &mut [u8]) {
-    for byte in json {
-        if *byte == b'\n' {
-            *byte = b' ';
-        }
+pub(crate) fn one_line(mut json: &mut [u8]) {
+    while let Some(at) = memchr::memchr(b'\n', json) {
+        json[at] = b' ';
+        json = &mut json[at + 1..];
     }
 }
 
