@@ -1,0 +1,122 @@
+//! How many instructions the hot paths take, and how many they may.
+//!
+//! `./test instructions` runs this under Valgrind and fails where a path takes more than its budget: four percent above what
+//! it took when the budget was written down, because hash seeds and allocators move a little. Whoever makes a path cheaper
+//! lowers its budget in the same commit; whoever needs more says why.
+#![allow(missing_docs, unused_qualifications, reason = "the macros make them")]
+
+use std::hint::black_box;
+
+use bytes::BytesMut;
+use fanwire_bench::{Encoding, Stage, broadcast, publication};
+use fanwire_node::Session;
+use fanwire_node::protocol::Opening;
+use fanwire_wire::Broadcast;
+use fanwire_wire::cluster::Envelope;
+use gungraun::{Callgrind, EventKind, LibraryBenchmarkConfig, library_benchmark, library_benchmark_group, main};
+
+/// At most so many instructions.
+fn budget(instructions: u64) -> LibraryBenchmarkConfig {
+    let mut config = LibraryBenchmarkConfig::default();
+    config.tool(Callgrind::default().hard_limits([(EventKind::Ir, instructions)]));
+    config
+}
+
+fn session(encoding: Encoding) -> (Box<dyn Session>, Broadcast, BytesMut) {
+    let opening = Opening { query: encoding.query().to_owned(), ..Opening::default() };
+    let accepted = encoding.protocol().accept(&opening).expect("a known query");
+    (accepted.session, broadcast(), BytesMut::with_capacity(64 * 1024))
+}
+
+// One publication becomes a frame, a hundred times.
+#[library_benchmark(setup = session)]
+#[bench::json(args = (Encoding::Json), config = budget(192_000))]
+#[bench::protobuf(args = (Encoding::Protobuf), config = budget(290_000))]
+#[bench::plain(args = (Encoding::Plain), config = budget(18_100))]
+fn encode((session, broadcast, mut out): (Box<dyn Session>, Broadcast, BytesMut)) -> usize {
+    for _ in 0..100 {
+        session.encoder().encode(black_box(&broadcast), &mut out).expect("JSON fits everywhere");
+    }
+    out.len()
+}
+
+fn channel_of(subscribers: usize, history: usize) -> Stage {
+    let stage = Stage::new(history).subscribers(subscribers, 1);
+    // What the first publication makes is not the path.
+    stage.publish("bench0", 1);
+    stage
+}
+
+// Publications of one turn reach a thousand subscribers, from the broker to the sockets.
+#[library_benchmark(setup = channel_of)]
+#[bench::one(args = (1_000, 0), config = budget(257_000))]
+#[bench::one_of_a_stream(args = (1_000, 1_000), config = budget(258_000))]
+fn deliver(stage: Stage) -> Stage {
+    stage.publish("bench0", 1);
+    stage
+}
+
+// The same with sixteen publications: they leave in one write.
+#[library_benchmark(setup = channel_of)]
+#[bench::sixteen(args = (1_000, 0), config = budget(335_000))]
+#[bench::sixteen_of_a_stream(args = (1_000, 1_000), config = budget(352_000))]
+fn deliver_a_turn(stage: Stage) -> Stage {
+    stage.publish("bench0", 16);
+    stage
+}
+
+// A client's command: read, permitted, published, answered, delivered to its one subscriber.
+#[library_benchmark(setup = channel_of)]
+#[bench::one(args = (1, 0), config = budget(49_200))]
+fn publish_command(stage: Stage) -> Stage {
+    stage.publish_as(0, "bench0");
+    stage
+}
+
+fn crowd(subscriptions: usize, channels: usize) -> Stage {
+    let stage = Stage::new(0).subscribers(subscriptions, channels);
+    stage.subscribe(0, "warm");
+    stage.unsubscribe(0, "warm");
+    stage
+}
+
+// A subscription begins and ends among others: in a channel of its own, and in one with many.
+#[library_benchmark(setup = crowd)]
+#[bench::among_ten_channels(args = (2_000, 10), config = budget(55_900))]
+#[bench::among_a_thousand_channels(args = (2_000, 1_000), config = budget(56_000))]
+fn subscribe_and_leave(stage: Stage) -> Stage {
+    stage.subscribe(0, "other");
+    stage.unsubscribe(0, "other");
+    stage
+}
+
+fn missed(count: usize) -> (Stage, String) {
+    let mut stage = Stage::new(1_000).subscribers(1, 1);
+    stage.connect();
+    let epoch = stage.publish("bench0", count).expect("the channel keeps a stream");
+    (stage, epoch)
+}
+
+// A client comes back and gets what it missed.
+#[library_benchmark(setup = missed)]
+#[bench::fifty(args = (50), config = budget(204_000))]
+fn resume((stage, epoch): (Stage, String)) -> Stage {
+    stage.resume(1, "bench0", &epoch, 0);
+    stage
+}
+
+// What travels between nodes, there and back.
+#[library_benchmark]
+#[bench::publication(config = budget(6_400))]
+fn envelope() -> Envelope {
+    let envelope = Envelope::Broadcast(Broadcast::Publication(publication()));
+    let bytes = black_box(&envelope).encode();
+    Envelope::decode(black_box(bytes)).expect("what was encoded")
+}
+
+library_benchmark_group!(
+    name = paths,
+    benchmarks = [encode, deliver, deliver_a_turn, publish_command, subscribe_and_leave, resume, envelope]
+);
+
+main!(library_benchmark_groups = paths);
