@@ -105,6 +105,8 @@ class ControlTest(unittest.TestCase):
         [node] = self.call("Info", self.pb.InfoRequest()).nodes
         self.assertEqual((node.state, bool(node.uid and node.version)), ("active", True))
         self.assertEqual(dict(self.call("Channels", self.pb.ChannelsRequest()).channels), {})
+        page = self.call("Connections", self.pb.ConnectionsRequest())
+        self.assertEqual((list(page.connections), page.cursor), ([], ""))
 
     def test_publish_stream(self):
         pb = self.pb
