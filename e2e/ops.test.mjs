@@ -31,6 +31,21 @@ describe('the command line', () => {
     assert.match(stdout, /^fanwire \d+\.\d+\.\d+\S*\n$/);
   });
 
+  test('asks a node whether it is well', async (t) => {
+    const gateway = await serve();
+    t.after(() => gateway.child.kill('SIGKILL'));
+    const ask = (...args) => run(BINARY, ['health', ...args]);
+    const live = await ask('--url', `${gateway.ops}/health/live`);
+    assert.deepEqual([live.code, live.stdout], [0, '200 {"status":"live"}\n']);
+    assert.equal((await ask('--url', `${gateway.ops}/health/ready`)).code, 0);
+    const nothing = await ask('--url', `${gateway.ops}/nothing`);
+    assert.deepEqual([nothing.code, nothing.stdout.slice(0, 3)], [1, '404']);
+    await gateway.stop();
+    const gone = await ask('--url', `${gateway.ops}/health/live`);
+    assert.equal(gone.code, 1);
+    assert.match(gone.stdout, /^cannot ask http:.*refused/);
+  });
+
   test('accepts its own default configuration', async () => {
     const printed = await run(BINARY, ['default-config']);
     assert.equal(printed.code, 0);

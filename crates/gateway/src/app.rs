@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use fanwire_control::Api;
 use fanwire_native::Native;
-use fanwire_net::{Handler, RpcHandler, Site, Workers};
+use fanwire_net::{Handler, Proxies, RpcHandler, Site, Workers};
 use fanwire_node::{Broker, Dispatcher, MemoryBroker, MemoryPresence, Node, Parts, Phase, Presence};
 use fanwire_plain::Plain;
 use futures_util::FutureExt;
@@ -85,7 +85,9 @@ pub(crate) fn run(config: &Config, mode: Mode) -> Result<(), Error> {
         let api = Arc::new(Api::new(Arc::clone(&node), &keys, config.log.audit));
         let certificates = Certificates::load(&config.tls)?;
         let watched = certificates.all();
-        let mut listeners = Listeners::bind(&config.listen, certificates)?;
+        let proxies = Proxies::new(&config.proxy.trusted).map_err(Mistakes)?;
+        let public = if config.proxy.protocol { proxies.clone().with_protocol() } else { proxies.clone() };
+        let mut listeners = Listeners::bind(&config.listen, certificates, [public, proxies])?;
         let readiness = Readiness {
             node: Arc::clone(&node),
             health: health.clone(),

@@ -8,6 +8,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::app::{self, Mode};
 use crate::config::{self, Config, Mistakes, causes};
+use crate::health::{self, Health};
 use crate::remote::{self, Remote};
 use crate::telemetry;
 
@@ -82,6 +83,8 @@ enum Command {
         /// The folder they are written to
         folder: PathBuf,
     },
+    /// Ask a node of this machine whether it is well; exit code 0 if so, else 1
+    Health(Health),
     /// Print the commented reference configuration
     DefaultConfig,
     /// Print the version
@@ -110,6 +113,7 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
         Command::Token(args) => remote::token(&args, |file| read(Config::default(), file)),
         Command::Completions { shell } => remote::completions(Cli::command(), shell),
         Command::Man { folder } => remote::man(Cli::command(), &folder),
+        Command::Health(health) => health::run(&health),
         Command::DefaultConfig => print(include_str!("../../../deploy/fanwire.toml")),
         Command::Version => print(concat!("fanwire ", env!("CARGO_PKG_VERSION"), "\n")),
     }

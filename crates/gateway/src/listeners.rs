@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use fanwire_net::{Error, Listener, Site, Tls, TlsError};
+use fanwire_net::{Error, Listener, Proxies, Site, Tls, TlsError};
 use fanwire_node::Phase;
 
 use crate::config::{self, Config, Listen};
@@ -45,22 +45,24 @@ pub(crate) struct Listeners {
 }
 
 impl Listeners {
-    /// Opens a socket for each different address.
+    /// Opens a socket for each different address. The balancers are those in front of the public and the control listener.
     ///
     /// # Errors
     ///
     /// The first address that cannot be listened on.
-    pub(crate) fn bind(listen: &Listen, certificates: Certificates) -> Result<Self, Error> {
+    pub(crate) fn bind(listen: &Listen, certificates: Certificates, proxies: [Proxies; 2]) -> Result<Self, Error> {
         let wanted = [listen.public, listen.control, listen.ops];
         let (mut open, mut secure) = (Vec::new(), Vec::new());
         let mut index = [0; 3];
         let certificates = [certificates.public, certificates.control, None];
-        for (position, (addr, tls)) in wanted.into_iter().zip(certificates).enumerate() {
+        let [public, control] = proxies;
+        let proxies = [public, control, Proxies::default()];
+        for (position, ((addr, tls), proxies)) in wanted.into_iter().zip(certificates).zip(proxies).enumerate() {
             let twin = wanted[..position].iter().position(|earlier| Config::share(*earlier, addr));
             index[position] = match twin {
                 Some(twin) => index[twin],
                 None => {
-                    let listener = Listener::bind(addr)?;
+                    let listener = Listener::bind(addr)?.behind(proxies);
                     secure.push(tls.is_some());
                     open.push((tls.into_iter().fold(listener, Listener::tls), Site::new()));
                     open.len() - 1
@@ -161,15 +163,17 @@ mod tests {
     fn equal_addresses_are_one_socket_and_free_ports_are_not() {
         let none = Certificates::default;
         let free: SocketAddr = "127.0.0.1:0".parse().unwrap();
-        let listeners = Listeners::bind(&Listen { public: free, control: free, ops: free }, none()).unwrap();
+        let listeners =
+            Listeners::bind(&Listen { public: free, control: free, ops: free }, none(), Default::default()).unwrap();
         let held = listeners.control_addr();
         assert!(
-            Listeners::bind(&Listen { public: held, control: free, ops: free }, none()).is_err(),
+            Listeners::bind(&Listen { public: held, control: free, ops: free }, none(), Default::default()).is_err(),
             "the port is taken"
         );
         let closed: Vec<_> = listeners.into_sites().iter().map(|(.., closed)| *closed).collect();
         assert_eq!(closed, [Phase::Moving, Phase::Ending, Phase::Ending]);
-        let shared = Listeners::bind(&Listen { public: held, control: held, ops: held }, none()).unwrap();
+        let shared =
+            Listeners::bind(&Listen { public: held, control: held, ops: held }, none(), Default::default()).unwrap();
         let closed: Vec<_> = shared.into_sites().iter().map(|(.., closed)| *closed).collect();
         assert_eq!(closed, [Phase::Ending], "backends publish until the end");
     }

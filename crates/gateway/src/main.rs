@@ -3,6 +3,7 @@
 mod app;
 mod cli;
 mod config;
+mod health;
 mod listeners;
 mod ops;
 mod pages;

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use crate::server::Shared;
 use crate::tls::{self, Failure, Tls};
-use crate::{handshake, http_server};
+use crate::{handshake, http_server, proxies};
 
 /// An accepted connection. Whatever comes before HTTP happens in a task of its own, not on a worker, whose clients a flood of
 /// TLS handshakes would keep waiting.
@@ -26,7 +26,8 @@ pub(crate) struct Arrival {
 impl Arrival {
     /// Whether a worker can have it as it is.
     pub(crate) fn is_for_a_worker(&self) -> bool {
-        self.shared.site.has_protocols() && self.shared.tls.is_none()
+        let shared = &self.shared;
+        shared.site.has_protocols() && shared.tls.is_none() && !shared.proxies.speak_the_protocol()
     }
 
     /// Gives it to a worker.
@@ -35,12 +36,32 @@ impl Arrival {
     }
 
     /// Does what comes before HTTP, and passes it on.
-    pub(crate) async fn run(self) {
+    pub(crate) async fn run(mut self) {
+        let Some(peer) = self.introduced().await else { return };
+        self.peer = peer;
         let has_protocols = self.shared.site.has_protocols();
         match self.shared.tls.clone() {
+            None if has_protocols => self.give(None).await,
             None => http_server::run(self.stream, self.peer, None, self.shared).await,
             Some(tls) if has_protocols => self.secure(&tls).await,
             Some(tls) => self.secure_http(&tls).await,
+        }
+    }
+
+    /// Where the connection comes from, if a balancer says so as it should. A header from anybody else is no beginning of
+    /// anything, and fails as such.
+    async fn introduced(&self) -> Option<SocketAddr> {
+        let (shared, peer) = (&self.shared, self.peer);
+        if !shared.proxies.speak_the_protocol() || !shared.proxies.trust(peer.ip()) {
+            return Some(peer);
+        }
+        match timeout(shared.limits.handshake_timeout, proxies::read_header(&self.stream)).await {
+            Ok(Ok(client)) => Some(client.unwrap_or(peer)),
+            _ => {
+                shared.metrics.proxy_headers_refused.increment(1);
+                tracing::debug!(%peer, "no PROXY header from a balancer");
+                None
+            }
         }
     }
 

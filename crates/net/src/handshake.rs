@@ -116,7 +116,7 @@ impl Exchange {
         } else if !node.is_open() {
             Err(Refused::new(StatusCode::SERVICE_UNAVAILABLE, "this node hands its clients over to others"))
         } else {
-            upgrade::open(&head, peer, &**protocol, &node.config().client.origins)
+            upgrade::open(&head, shared.proxies.client(peer, &head.headers), &**protocol, &node.config().client.origins)
         };
         let response = match opened {
             Ok((session, response)) => {

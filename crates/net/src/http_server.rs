@@ -201,6 +201,7 @@ impl Body for AnswerBody {
 /// Answers one request by the page that is at its path.
 pub(crate) fn answer(shared: &Arc<Shared>, request: Request<Incoming>, peer: SocketAddr) -> Answer {
     shared.metrics.http_requests.increment(1);
+    let peer = shared.proxies.client(peer, request.headers());
     let shared = Arc::clone(shared);
     Box::pin(async move {
         let answered = AssertUnwindSafe(respond(&shared, request, peer)).catch_unwind().await;

@@ -3,9 +3,10 @@
 //! - [`Listener`], [`serve`], [`Site`]: where to listen, and what is there by path
 //! - [`Workers`]: the threads of a node's workers
 //! - [`Limits`]: what a peer may do
+//! - [`Proxies`]: the balancers in front of a listener
 //! - [`Tls`]: the certificate of a listener, which may change
 //!
-//! The path of a client: accept loop (`server`) → TLS, if the listener has it (`arrival`, `tls`) → a task for the request on the worker's thread (`handshake`, `upgrade`) → a small
+//! The path of a client: accept loop (`server`) → PROXY header and TLS, if the listener has them (`arrival`, `proxies`, `tls`) → a task for the request on the worker's thread (`handshake`, `upgrade`) → a small
 //! task for the open connection (`connection`). What it reads goes through the inspector (`inspector`: is this frame
 //! allowed?) to the thread's one decoder (`decoder`), and what is incomplete waits in `reassembly`.
 //! What the node writes goes past all of that, straight to the socket (`socket`).
@@ -20,6 +21,7 @@ mod inspector;
 mod limits;
 mod metrics;
 mod origin;
+mod proxies;
 mod reassembly;
 mod server;
 mod site;
@@ -30,6 +32,7 @@ mod utf8;
 mod workers;
 
 pub use limits::Limits;
+pub use proxies::Proxies;
 pub use server::{Error, Listener, serve};
 pub use site::{BoxError, Handler, RpcBody, RpcHandler, Site};
 pub use tls::{ClientName, Tls, TlsError, TlsFiles, keep_fresh, refresh_and_tell};

@@ -13,6 +13,7 @@ pub(crate) struct Metrics {
     pub(crate) http_requests: Counter,
     pub(crate) accept_errors: Counter,
     pub(crate) panics: Counter,
+    pub(crate) proxy_headers_refused: Counter,
     pub(crate) tls: tls::Handshakes,
     handshakes: [Counter; 4],
 }
@@ -39,6 +40,10 @@ impl Metrics {
         describe_counter!("fanwire_accept_errors_total", "Connections that could not be accepted");
         describe_counter!("fanwire_panics_total", "Panics, each of which cost one connection");
         describe_counter!("fanwire_handshakes_total", "Openings of client connections, by outcome");
+        describe_counter!(
+            "fanwire_proxy_headers_refused_total",
+            "Connections of trusted balancers that did not begin with a PROXY header"
+        );
         let outcomes = ["accepted", "rejected", "timeout", "error"];
         Self {
             messages_received: counter!("fanwire_messages_received_total"),
@@ -46,6 +51,7 @@ impl Metrics {
             http_requests: counter!("fanwire_http_requests_total"),
             accept_errors: counter!("fanwire_accept_errors_total"),
             panics: counter!("fanwire_panics_total"),
+            proxy_headers_refused: counter!("fanwire_proxy_headers_refused_total"),
             tls: tls::Handshakes::new(),
             handshakes: outcomes.map(|outcome| counter!("fanwire_handshakes_total", "outcome" => outcome)),
         }

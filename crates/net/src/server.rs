@@ -14,7 +14,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::arrival::Arrival;
 use crate::metrics::Metrics;
-use crate::{Limits, Site, Tls};
+use crate::{Limits, Proxies, Site, Tls};
 
 /// A bound socket: connections wait in it until [`serve`] accepts them.
 #[derive(Debug)]
@@ -22,6 +22,7 @@ pub struct Listener {
     listener: std::net::TcpListener,
     addr: SocketAddr,
     tls: Option<Arc<Tls>>,
+    proxies: Proxies,
 }
 
 /// Why nothing can be served.
@@ -57,7 +58,7 @@ impl Listener {
             socket.set_nonblocking(true)?;
             let listener = std::net::TcpListener::from(socket);
             let addr = listener.local_addr()?;
-            Ok(Self { listener, addr, tls: None })
+            Ok(Self { listener, addr, tls: None, proxies: Proxies::default() })
         };
         bind().map_err(|source| Error::Bind { addr, source })
     }
@@ -66,6 +67,12 @@ impl Listener {
     #[must_use]
     pub fn tls(self, tls: Arc<Tls>) -> Self {
         Self { tls: Some(tls), ..self }
+    }
+
+    /// Stands behind these balancers.
+    #[must_use]
+    pub fn behind(self, proxies: Proxies) -> Self {
+        Self { proxies, ..self }
     }
 
     /// The address listened on, with the real port.
@@ -81,6 +88,7 @@ pub(crate) struct Shared {
     pub(crate) limits: Limits,
     pub(crate) metrics: Metrics,
     pub(crate) tls: Option<Arc<Tls>>,
+    pub(crate) proxies: Proxies,
     stopping: watch::Receiver<bool>,
 }
 
@@ -111,7 +119,14 @@ pub async fn serve(
     let default_limits = || Limits { max_message_size: node.config().client.max_message_size, ..Limits::default() };
     let limits = site.own_limits().unwrap_or_else(default_limits);
     let (stop, stopping) = watch::channel(false);
-    let shared = Arc::new(Shared { site, limits, metrics: Metrics::new(), tls: listener.tls, stopping });
+    let shared = Arc::new(Shared {
+        site,
+        limits,
+        metrics: Metrics::new(),
+        tls: listener.tls,
+        proxies: listener.proxies,
+        stopping,
+    });
     let mut door = Door {
         listener: TcpListener::from_std(listener.listener).map_err(Error::Wait)?,
         permits: Arc::new(Semaphore::new(shared.limits.max_handshakes)),

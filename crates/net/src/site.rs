@@ -11,7 +11,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 
 use crate::Limits;
 
-/// Answers requests. The body is complete; the peer's [`SocketAddr`](std::net::SocketAddr) is among the request's extensions.
+/// Answers requests. The body is complete; the client's [`SocketAddr`](std::net::SocketAddr) is among the request's extensions.
 pub type Handler = Arc<dyn Fn(Request<Bytes>) -> BoxFuture<'static, Response<Bytes>> + Send + Sync>;
 
 /// Answers calls of gRPC, whose bodies come and go bit by bit. The peer's address is there, too.

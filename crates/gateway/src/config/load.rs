@@ -77,6 +77,7 @@ fn set(table: &mut Table, key: &str, text: &str) -> Result<(), String> {
 fn read(defaults: Config, mut table: Table, mistakes: &mut Vec<String>) -> Config {
     let config = Config {
         listen: section(defaults.listen, table.remove("listen"), "listen", mistakes),
+        proxy: section(defaults.proxy, table.remove("proxy"), "proxy", mistakes),
         tls: section(defaults.tls, table.remove("tls"), "tls", mistakes),
         node: section(defaults.node, table.remove("node"), "node", mistakes),
         broker: section(defaults.broker, table.remove("broker"), "broker", mistakes),
@@ -199,6 +200,7 @@ mod tests {
         let config = load_text(text, &[]).unwrap();
         assert_eq!(config.listen, Listen::default());
         assert_eq!(config.tls, Config::default().tls);
+        assert_eq!(config.proxy, Config::default().proxy);
         assert_eq!(config.node, Config::default().node);
         assert_eq!(config.broker, Config::default().broker);
         assert_eq!(config.client, Config::default().client);

@@ -22,6 +22,8 @@ pub(crate) struct Config {
     pub listen: Listen,
     /// `[tls]`
     pub tls: Tls,
+    /// `[proxy]`
+    pub proxy: Proxy,
     /// `[node]`
     pub node: Node,
     /// `[broker]`
@@ -78,6 +80,16 @@ pub(crate) struct Tls {
     /// Of the control listener.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub control: Option<TlsFiles>,
+}
+
+/// The balancers in front of the node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Proxy {
+    /// Whose word about a client's address is taken: addresses and ranges. Default: nobody's.
+    pub trusted: Vec<String>,
+    /// They begin every connection to the public listener with a PROXY header. Default: false.
+    pub protocol: bool,
 }
 
 /// The process.
@@ -287,6 +299,11 @@ impl Config {
         for (listener, files) in [("public", &self.tls.public), ("control", &self.tls.control)] {
             let read = files.clone().map(|files| fanwire_net::Tls::load(listener, files)).transpose();
             mistakes.extend(read.err().map(|error| format!("tls.{listener}: {}", causes(&error))));
+        }
+        let wrong = fanwire_net::Proxies::new(&self.proxy.trusted).err().unwrap_or_default();
+        mistakes.extend(wrong.into_iter().map(|mistake| format!("proxy.trusted: {mistake}")));
+        if self.proxy.protocol && self.proxy.trusted.is_empty() {
+            mistakes.push("proxy.protocol: needs the addresses of the balancers in proxy.trusted".to_owned());
         }
         let shared = Self::share(self.listen.control, self.listen.public);
         if shared && self.tls.control.is_some() {
