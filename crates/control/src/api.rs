@@ -101,7 +101,7 @@ impl Api {
 
 /// Who asked for another method is told which there are.
 const METHODS: &str = "expected /api/ and publish, broadcast, subscribe, unsubscribe, disconnect, refresh, revoke, presence, \
-                       presence_stats, history, history_remove, channels, connections, info, drain, rebalance or batch";
+                       presence_stats, history, history_remove, channels, connections, info, report, drain, rebalance or batch";
 
 impl Route {
     fn find(path: &str) -> Option<Self> {

@@ -66,6 +66,8 @@ enum Command {
         #[arg(long, value_name = "CLIENTS", default_value_t = 50.0)]
         rate: f64,
     },
+    /// Show what a cluster does, live: nodes, deliveries, hottest channels, slowest clients
+    Top(remote::Top),
     /// End a user's connections
     Disconnect(remote::Disconnect),
     /// Call any method of the control API
@@ -108,6 +110,7 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
         Command::Nodes(remote) => remote::nodes(&remote),
         Command::Drain { remote, node } => remote::drain(&remote, node.as_deref()),
         Command::Rebalance { remote, rate } => remote::rebalance(&remote, rate),
+        Command::Top(args) => remote::top(&args),
         Command::Disconnect(args) => remote::disconnect(&args),
         Command::Call(args) => remote::call(&args),
         Command::Token(args) => remote::token(&args, |file| read(Config::default(), file)),

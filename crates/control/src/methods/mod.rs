@@ -158,6 +158,7 @@ methods! {
     Channels channels ChannelsRequest => ChannelsResponse, channels::channels;
     Connections connections ConnectionsRequest => ConnectionsResponse, clients::connections;
     Info info InfoRequest => InfoResponse, info::info;
+    Report report ReportRequest => ReportResponse, info::report;
     Drain drain DrainRequest => DrainResponse, moves::drain;
     Rebalance rebalance RebalanceRequest => RebalanceResponse, moves::rebalance;
 }
@@ -167,9 +168,13 @@ impl Method {
     pub(crate) fn scope(self) -> Option<Scope> {
         match self {
             Self::Publish | Self::Broadcast => Some(Scope::Publish),
-            Self::Presence | Self::PresenceStats | Self::History | Self::Channels | Self::Connections | Self::Info => {
-                Some(Scope::Read)
-            }
+            Self::Presence
+            | Self::PresenceStats
+            | Self::History
+            | Self::Channels
+            | Self::Connections
+            | Self::Info
+            | Self::Report => Some(Scope::Read),
             Self::Subscribe | Self::Unsubscribe | Self::Disconnect | Self::Refresh | Self::Revoke => {
                 Some(Scope::Disconnect)
             }

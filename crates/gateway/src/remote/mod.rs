@@ -9,6 +9,7 @@ mod publish;
 mod subscribe;
 mod table;
 mod token;
+mod top;
 
 use std::fmt;
 use std::io::Write;
@@ -31,6 +32,7 @@ pub(crate) use nodes::nodes;
 pub(crate) use publish::{Publish, publish};
 pub(crate) use subscribe::{Subscribe, subscribe};
 pub(crate) use token::{Token, token};
+pub(crate) use top::{Top, top};
 
 /// Which gateway is asked, and how its answer is printed.
 #[derive(Args)]

@@ -69,6 +69,11 @@ fn publications_reach_those_who_watch() {
     assert_eq!(server.prints(&["presence", "chat:a", "--stats"]), "1 clients of 1 users\n");
     assert_eq!(server.prints(&["channels", "chat:*"]), "CHANNEL  CLIENTS\nchat:a         1\n");
     assert_eq!(server.prints(&["channels", "other:*"]), "CHANNEL  CLIENTS\n");
+    let seen = json_lines(&server.prints(&["top", "--json", "--count", "1"]));
+    assert_eq!(seen[0]["info"]["nodes"][0]["publications"], 3);
+    assert_eq!(seen[0]["report"]["clients"], json!([]));
+    // The terminal of a person is none of a test's.
+    assert_eq!(failed(&server.run(&["top"])).0, 2);
 }
 
 #[test]
