@@ -153,14 +153,15 @@ export class Metrics {
   }
 }
 
-/** The names of all metrics the sources declare: those every gateway has, and those of one with Redis or TLS. */
+/** The names of all metrics the sources declare: those every gateway has, and those of one with Redis, TLS or hooks. */
 export function declaredMetrics() {
   const crates = fileURLToPath(new URL('../crates', import.meta.url));
-  const declared = { memory: [], redis: [], tls: [] };
+  const declared = { memory: [], redis: [], tls: [], hooks: [] };
   for (const path of readdirSync(crates, { recursive: true })) {
     if (!/^[^/]+\/src\/.*\.rs$/.test(path)) continue;
     const redis = path.startsWith('redis/') || path.startsWith('node/src/sequencer');
-    const kind = redis ? 'redis' : path.startsWith('net/src/tls/certificate') ? 'tls' : 'memory';
+    const own = path.startsWith('net/src/tls/certificate') ? 'tls' : path.startsWith('hooks/') ? 'hooks' : 'memory';
+    const kind = redis ? 'redis' : own;
     const source = readFileSync(join(crates, path), 'utf8');
     const names = source.matchAll(/describe_(?:counter|gauge|histogram)!\(\s*"([^"]+)"/g);
     declared[kind].push(...[...names].map(([, name]) => name));
@@ -268,7 +269,7 @@ export function environment() {
 }
 
 /** An address of loopback that nobody listens on at the moment. */
-async function freeAddress() {
+export async function freeAddress() {
   const server = net.createServer().listen(0, '127.0.0.1');
   await once(server, 'listening');
   const { port } = server.address();

@@ -78,8 +78,9 @@ describe('a cluster of plain processes', () => {
     assert.equal(linted.code, 0, linted.stderr);
 
     const { samples, types } = new Metrics(text);
-    // The cluster has no TLS: `tls.test.mjs` looks at its metrics.
-    const measured = new Set([...types.keys(), ...samples.map(({ name }) => name), ...declaredMetrics().tls]);
+    // The cluster has no TLS and no hooks: `tls.test.mjs` and `hooks.test.mjs` look at their metrics.
+    const { tls, hooks } = declaredMetrics();
+    const measured = new Set([...types.keys(), ...samples.map(({ name }) => name), ...tls, ...hooks]);
     for (const [file, names] of namedMetrics()) {
       assert.deepEqual(names.filter((name) => !measured.has(name)), [], `${file} names what does not exist`);
     }

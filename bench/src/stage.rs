@@ -63,6 +63,7 @@ impl Stage {
             broker: Box::new(MemoryBroker::new(Arc::clone(&dispatcher))),
             presence: Box::new(MemoryPresence::new(dispatcher)),
             authorizer: Box::new(verifier),
+            hooks: None,
         });
         let worker = local.block_on(&runtime, async { Worker::start(&node, 0) });
         Self { runtime, local, node, worker, clients: Vec::new(), written: Sink::default(), native: Native::new() }

@@ -105,7 +105,7 @@ fn code(fault: &Fault) -> Code {
     }
     match fault.refusal {
         R::Internal => Code::Internal,
-        R::Unavailable => Code::Unavailable,
+        R::Unavailable | R::BackendUnavailable => Code::Unavailable,
         // As at any deadline: it may have been applied.
         R::OutcomeUnknown => Code::DeadlineExceeded,
         R::Unauthorized | R::TokenExpired => Code::Unauthenticated,

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fanwire_control::Api;
+use fanwire_hooks::Backends;
 use fanwire_native::Native;
 use fanwire_net::{Handler, Proxies, RpcHandler, Site, Workers};
 use fanwire_node::{Broker, Dispatcher, MemoryBroker, MemoryPresence, Node, Parts, Phase, Presence};
 use fanwire_plain::Plain;
 use futures_util::FutureExt;
 use http_body_util::BodyExt;
+use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::{BrokerKind, Config, Mistakes};
@@ -71,6 +73,7 @@ pub(crate) fn run(config: &Config, mode: Mode) -> Result<(), Error> {
         verifier.start();
         let dispatcher = Dispatcher::new(config.workers());
         let (broker, presence, health) = carrier(config, &dispatcher)?;
+        let hooks = Backends::new(&config.hook, &Handle::current()).map_err(Mistakes)?;
         let node = Node::new(Parts {
             config: fanwire_node::Config {
                 name: config.node_name(),
@@ -81,6 +84,7 @@ pub(crate) fn run(config: &Config, mode: Mode) -> Result<(), Error> {
             broker,
             presence,
             authorizer: Box::new(verifier),
+            hooks: Some(Box::new(hooks)),
         });
         let api = Arc::new(Api::new(Arc::clone(&node), &keys, config.log.audit));
         let certificates = Certificates::load(&config.tls)?;
@@ -222,8 +226,8 @@ fn warn_of_consequences(config: &Config, mode: Mode) {
         tracing::warn!("client.insecure is on: everything is allowed to everyone");
     }
     let no_token = config.token == fanwire_auth::Config::default();
-    if no_token && !config.client.anonymous && !config.client.insecure {
-        tracing::warn!("no key in [token] and client.anonymous is off: no client can connect");
+    if no_token && !config.client.anonymous && !config.client.insecure && config.client.connect_hook.is_empty() {
+        tracing::warn!("no key in [token], no client.connect_hook, and client.anonymous is off: no client can connect");
     }
     if config.namespace.is_empty() {
         tracing::warn!("no [[namespace]]: there are no channels");

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use fanwire_node::broker::History;
+use fanwire_node::hooks::BackendError;
 use fanwire_node::presence::PresenceStats;
 use fanwire_node::protocol::Event;
 use fanwire_node::{Connected, Recovery, Subscribed};
-use fanwire_wire::{Broadcast, ClientInfo, Disconnect, PayloadKind, Publication, Refusal};
+use fanwire_wire::{Broadcast, ClientInfo, Disconnect, Payload, PayloadKind, Publication, Refusal};
 
 use crate::codec::Encoding;
 use crate::proto;
@@ -18,6 +19,12 @@ pub(crate) const VERSION: &str = concat!("fanwire ", env!("CARGO_PKG_VERSION"));
 /// The refusal of a request.
 pub(crate) fn error(refusal: Refusal) -> proto::Error {
     proto::Error { code: refusal.code(), message: refusal.message().to_owned(), temporary: refusal.temporary() }
+}
+
+/// What the backend answers in place of a result.
+pub(crate) fn backend_error(error: BackendError) -> proto::Error {
+    let BackendError { code, message, temporary } = error;
+    proto::Error { code, message: (*message).to_owned(), temporary }
 }
 
 /// The answer to `connect`.
@@ -37,6 +44,7 @@ pub(crate) fn connected(encoding: Encoding, connected: Connected) -> Result<prot
         subs,
         ping: connected.ping,
         pong: true,
+        data: connected.data.unwrap_or_default(),
     })
 }
 
@@ -159,15 +167,15 @@ fn publications<'a>(
 
 fn publication(encoding: Encoding, publication: &Publication) -> Result<proto::Publication, Disconnect> {
     Ok(proto::Publication {
-        data: data(encoding, publication)?,
+        data: data(encoding, &publication.payload)?,
         info: publication.info.as_ref().map(info),
         offset: publication.stamp.as_ref().map(|stamp| stamp.position.offset).unwrap_or_default(),
         tags: tags(publication).map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
     })
 }
 
-fn data(encoding: Encoding, publication: &Publication) -> Result<Bytes, Disconnect> {
-    let payload = &publication.payload;
+/// Application data as it stands in a message of this encoding.
+pub(crate) fn data(encoding: Encoding, payload: &Payload) -> Result<Bytes, Disconnect> {
     if encoding == Encoding::Protobuf || payload.kind() == PayloadKind::Json {
         return Ok(payload.bytes().clone());
     }

@@ -12,6 +12,8 @@ pub(crate) struct Metrics {
     commands: Vec<Counter>,
     /// In the order of [`Refusal::ALL`].
     refusals: Vec<Counter>,
+    /// By a backend, in its own words.
+    by_backend: Counter,
 }
 
 impl Metrics {
@@ -21,7 +23,12 @@ impl Metrics {
         describe_counter!("fanwire_refusals_total", "Requests of clients that were refused, by reason");
         let command = |kind: &Kind| counter!("fanwire_commands_total", "protocol" => NAME, "command" => kind.name());
         let refusal = |refusal: &Refusal| counter!("fanwire_refusals_total", "refusal" => refusal.name());
-        Self { commands: Kind::ALL.iter().map(command).collect(), refusals: Refusal::ALL.iter().map(refusal).collect() }
+        let by_backend = counter!("fanwire_refusals_total", "refusal" => "backend");
+        Self {
+            commands: Kind::ALL.iter().map(command).collect(),
+            refusals: Refusal::ALL.iter().map(refusal).collect(),
+            by_backend,
+        }
     }
 
     /// Counts a command.
@@ -32,5 +39,10 @@ impl Metrics {
     /// Counts a refused request.
     pub(crate) fn refused(&self, refusal: Refusal) {
         self.refusals[refusal as usize].increment(1);
+    }
+
+    /// Counts a request that a backend refused in its own words.
+    pub(crate) fn refused_by_backend(&self) {
+        self.by_backend.increment(1);
     }
 }

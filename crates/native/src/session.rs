@@ -7,10 +7,11 @@ use std::task::Poll;
 
 use bytes::{Bytes, BytesMut};
 use fanwire_node::broker::Order;
+use fanwire_node::hooks::{ConnectQuestion, Dialect};
 use fanwire_node::protocol::Event;
 use fanwire_node::{Client, ConnectRequest, Encoder, Failure, HistoryRequest, Session, SubscribeRequest};
 use fanwire_wire::frame::{self, Opcode};
-use fanwire_wire::{Disconnect, Epoch, Message, Position, Refusal};
+use fanwire_wire::{Disconnect, Epoch, Message, Payload, Position, Refusal};
 use futures_util::future::LocalBoxFuture;
 use futures_util::poll;
 
@@ -102,6 +103,10 @@ impl NativeSession {
                 self.metrics.refused(refusal);
                 Reply { error: Some(convert::error(refusal)), ..Reply::default() }
             }
+            Err(Failure::Backend(error)) => {
+                self.metrics.refused_by_backend();
+                Reply { error: Some(convert::backend_error(error)), ..Reply::default() }
+            }
             Err(Failure::Disconnect(disconnect)) => return Err(disconnect),
         };
         let mut frame = BytesMut::new();
@@ -129,7 +134,11 @@ impl NativeSession {
             Request::History(request) => reply.history = Some(self.history(client, request).await?),
             Request::Ping(_) => reply.ping = Some(proto::PingResult {}),
             Request::Send(_) => return Err(Disconnect::NotAvailable.into()),
-            Request::Rpc(_) => return Err(Refusal::NotAvailable.into()),
+            Request::Rpc(request) => {
+                let answer = client.rpc(request.method, self.data(request.data)).await?;
+                let data = answer.map(|answer| convert::data(self.encoding, &answer)).transpose()?.unwrap_or_default();
+                reply.rpc = Some(proto::RpcResult { data });
+            }
             Request::Refresh(request) => {
                 let ttl = client.refresh(&request.token).await?;
                 reply.refresh = Some(convert::refreshed(client.id(), ttl));
@@ -147,12 +156,24 @@ impl NativeSession {
         client: &Rc<Client>,
         request: proto::ConnectRequest,
     ) -> Result<proto::ConnectResult, Failure> {
+        let question = ConnectQuestion {
+            name: request.name,
+            version: request.version,
+            data: self.data(request.data),
+            channels: request.subs.keys().cloned().collect(),
+        };
         let recovering = request.subs.into_iter().filter(|(_, subscription)| subscription.recover);
         let positions = recovering.map(|(channel, since)| Ok((channel, position(&since.epoch, since.offset)?)));
         // A refusal would leave the door open for another attempt.
         let positions = positions.collect::<Result<_, Refusal>>().map_err(|_| Disconnect::BadRequest)?;
-        let connected =
-            client.connect(ConnectRequest { token: request.token, positions, ..ConnectRequest::default() }).await?;
+        let connect = ConnectRequest {
+            token: request.token,
+            positions,
+            headers: request.headers.into_iter().collect(),
+            question,
+            ..ConnectRequest::default()
+        };
+        let connected = client.connect(connect).await?;
         let mut result = convert::connected(self.encoding, connected)?;
         if self.heartbeat == Heartbeat::Frames {
             (result.ping, result.pong) = (0, false);
@@ -179,9 +200,15 @@ impl NativeSession {
                 since,
                 reject_unrecovered: request.flag & REJECT_UNRECOVERED != 0,
                 join_leave: request.join_leave,
+                data: self.data(request.data),
             })
             .await?;
         Ok(convert::subscribed(self.encoding, subscribed)?)
+    }
+
+    /// What a client says to the backend, if anything.
+    fn data(&self, data: Bytes) -> Option<Payload> {
+        (!data.is_empty()).then(|| self.encoding.payload(data))
     }
 
     async fn publish(
@@ -214,6 +241,10 @@ impl NativeSession {
 impl Session for NativeSession {
     fn encoder(&self) -> &'static dyn Encoder {
         self.encoding.encoder()
+    }
+
+    fn dialect(&self) -> Dialect {
+        self.encoding.dialect()
     }
 
     fn on_message<'a>(

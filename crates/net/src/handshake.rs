@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use fanwire_node::{Node, Seat, Session, Worker};
 use futures_util::FutureExt;
-use http::{Request, StatusCode};
+use http::{HeaderMap, Request, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use tokio::sync::OwnedSemaphorePermit;
@@ -59,7 +59,15 @@ struct Exchange {
     deadline: Cell<Instant>,
     /// What became of the request; `None` if it is for an HTTP endpoint.
     outcome: Cell<Option<Handshake>>,
-    opened: RefCell<Option<(&'static str, Box<dyn Session>)>>,
+    opened: RefCell<Option<Opening>>,
+}
+
+/// A connection about to open.
+struct Opening {
+    protocol: &'static str,
+    session: Box<dyn Session>,
+    /// Those headers of the request that the node has a use for.
+    headers: Vec<(String, String)>,
 }
 
 async fn answer<S: Duplex + Unpin>(
@@ -92,10 +100,11 @@ async fn answer<S: Duplex + Unpin>(
     }
     let parts = connection.into_parts();
     let HttpIo { socket, rest } = parts.io;
-    if let Some((protocol, session)) = exchange.opened.take() {
+    if let Some(Opening { protocol, session, headers }) = exchange.opened.take() {
         // A copy: even an empty slice of it would keep hyper's whole read buffer.
         let early = [&parts.read_buf[..], &rest].concat().into();
         let client = worker.open(protocol, session, socket.clone());
+        client.introduce(headers);
         tokio::task::spawn_local(Connection::new(client, socket, early, Arc::clone(shared)).run());
     } else {
         socket.shutdown(Shutdown::Write);
@@ -120,7 +129,9 @@ impl Exchange {
         };
         let response = match opened {
             Ok((session, response)) => {
-                *self.opened.borrow_mut() = Some((protocol.name(), session));
+                let headers = node.hooks().map(|hooks| kept(&head.headers, &hooks.keeps().headers));
+                let headers = headers.unwrap_or_default();
+                *self.opened.borrow_mut() = Some(Opening { protocol: protocol.name(), session, headers });
                 self.outcome.set(Some(Handshake::Accepted));
                 response
             }
@@ -131,4 +142,14 @@ impl Exchange {
         };
         Box::pin(ready(Ok(response.map(Into::into))))
     }
+}
+
+/// The headers of these names, as far as they are text.
+fn kept(headers: &HeaderMap, names: &[String]) -> Vec<(String, String)> {
+    let mut kept = Vec::new();
+    for name in names {
+        let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+        kept.extend(values.map(|value| (name.clone(), value.to_owned())));
+    }
+    kept
 }

@@ -58,6 +58,12 @@ pub struct ClientConfig {
     /// How long it is remembered that a user's tokens were revoked: as long as tokens live. Default: 7days.
     #[serde(with = "duration")]
     pub revocation_ttl: Duration,
+    /// The hook that says who a client without a token is; empty for none. Default: empty.
+    pub connect_hook: String,
+    /// The hook that renews connections whose term is over; empty for none. Default: empty.
+    pub refresh_hook: String,
+    /// The hook that has remote calls; empty for none. Default: empty.
+    pub rpc_hook: String,
 }
 
 impl Default for ClientConfig {
@@ -77,6 +83,9 @@ impl Default for ClientConfig {
             expiry_grace: Duration::from_secs(25),
             lifetime: Duration::ZERO,
             revocation_ttl: Duration::from_secs(7 * 24 * 3600),
+            connect_hook: String::new(),
+            refresh_hook: String::new(),
+            rpc_hook: String::new(),
         }
     }
 }

@@ -7,6 +7,7 @@
 //! - [`Protocol`], [`Session`], [`Encoder`]: what a client protocol implements
 //! - [`Capability`]: what a token permits beside the namespaces
 //! - [`Broker`], [`Presence`], [`Authorizer`]: what the node leans on; [`MemoryBroker`] and [`MemoryPresence`] for one node
+//! - [`Hooks`]: backends that decide about clients
 //! - [`Socket`]: what a transport implements
 //! - `drain`, `hand_over`, `rebalance`: why clients move to other nodes; `moving`: how fast
 //! - `cluster`: the other nodes, what they are told and asked
@@ -23,6 +24,7 @@ mod cluster;
 pub mod config;
 mod drain;
 mod hand_over;
+pub mod hooks;
 mod hub;
 mod id;
 mod interest;
@@ -58,6 +60,7 @@ pub use config::{ClientConfig, Config};
 pub use drain::{DrainConfig, Phase};
 pub use fanwire_wire::Selection;
 pub use fanwire_wire::cluster::ConnectionQuery;
+pub use hooks::Hooks;
 pub use interest::Dispatcher;
 pub use memory::{MemoryBroker, MemoryPresence};
 pub use namespace::{Namespace, Permission, RecoveryMode};

@@ -44,6 +44,14 @@ pub struct Namespace {
     pub presence_read: Permission,
     /// Who may read the history. Default: "nobody".
     pub history_read: Permission,
+    /// The hook that decides, in place of `subscribe`, about clients without a subscription token; empty for none. Default: empty.
+    pub subscribe_hook: String,
+    /// The hook that decides, in place of `publish`, what clients publish; empty for none. Default: empty.
+    pub publish_hook: String,
+    /// The hook that renews subscriptions whose term is over; empty for none. Default: empty.
+    pub sub_refresh_hook: String,
+    /// The hook that has the remote calls of methods `name:…`; empty for `client.rpc_hook`. Default: empty.
+    pub rpc_hook: String,
 }
 
 impl Default for Namespace {
@@ -63,6 +71,10 @@ impl Default for Namespace {
             publish: Permission::Nobody,
             presence_read: Permission::Nobody,
             history_read: Permission::Nobody,
+            subscribe_hook: String::new(),
+            publish_hook: String::new(),
+            sub_refresh_hook: String::new(),
+            rpc_hook: String::new(),
         }
     }
 }
@@ -101,6 +113,17 @@ impl Namespace {
     pub fn retention(&self) -> Option<Retention> {
         (self.history_size > 0 && !self.history_ttl.is_zero())
             .then_some(Retention { size: self.history_size, ttl: self.history_ttl })
+    }
+
+    /// The hooks it names, each with its key.
+    #[must_use]
+    pub fn hooks(&self) -> [(&'static str, &str); 4] {
+        [
+            ("subscribe_hook", &self.subscribe_hook),
+            ("publish_hook", &self.publish_hook),
+            ("sub_refresh_hook", &self.sub_refresh_hook),
+            ("rpc_hook", &self.rpc_hook),
+        ]
     }
 
     /// A namespace in which everything is on and allowed to everyone.
@@ -155,6 +178,11 @@ impl Namespaces {
     /// Finds the namespace of a channel.
     pub(crate) fn resolve(&self, channel: &Channel) -> Option<Arc<Namespace>> {
         self.0.get(channel.namespace()).cloned()
+    }
+
+    /// The namespace of this name.
+    pub(crate) fn named(&self, name: &str) -> Option<Arc<Namespace>> {
+        self.0.get(name).cloned()
     }
 
     /// The namespace of channels without one.

@@ -19,6 +19,7 @@ use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::drain::{Drain, Phase};
 use crate::hand_over::HandOver;
+use crate::hooks::Hooks;
 use crate::mailbox::Letter;
 use crate::metrics::Metrics;
 use crate::namespace::{Namespace, Namespaces};
@@ -37,6 +38,7 @@ pub struct Node {
     broker: Box<dyn Broker>,
     presence: Box<dyn Presence>,
     authorizer: Box<dyn Authorizer>,
+    hooks: Option<Box<dyn Hooks>>,
     metrics: Metrics,
     /// Connections of each worker, those on their way to it included.
     connections: Box<[AtomicUsize]>,
@@ -74,6 +76,8 @@ pub struct Parts {
     pub presence: Box<dyn Presence>,
     /// Verifies tokens.
     pub authorizer: Box<dyn Authorizer>,
+    /// Asks backends, if there are any to ask.
+    pub hooks: Option<Box<dyn Hooks>>,
 }
 
 impl fmt::Debug for Parts {
@@ -134,7 +138,7 @@ impl Node {
     /// Puts a node together. Its workers are started with [`Worker::start`], one for each of the dispatcher's.
     #[must_use]
     pub fn new(parts: Parts) -> Arc<Self> {
-        let Parts { config, dispatcher, broker, presence, authorizer } = parts;
+        let Parts { config, dispatcher, broker, presence, authorizer, hooks } = parts;
         Arc::new(Self {
             connections: dispatcher.mailboxes().iter().map(|_| AtomicUsize::new(0)).collect(),
             name: config.name.clone(),
@@ -143,6 +147,7 @@ impl Node {
             broker,
             presence,
             authorizer,
+            hooks,
             metrics: Metrics::new(),
             handing_over: HandOver::default(),
             way_down: Drain::new(),
@@ -437,6 +442,20 @@ impl Node {
 
     pub(crate) fn authorizer(&self) -> &dyn Authorizer {
         &*self.authorizer
+    }
+
+    /// Asks backends, if there are any to ask.
+    #[must_use]
+    pub fn hooks(&self) -> Option<&dyn Hooks> {
+        self.hooks.as_deref()
+    }
+
+    /// The hook that has a method of remote calls: its namespace's, else that of all others.
+    pub(crate) fn rpc_hook(&self, method: &str) -> Option<String> {
+        let rules = self.rules.load();
+        let namespace = method.split_once(':').and_then(|(name, _)| rules.namespaces.named(name));
+        let hooks = [namespace.map(|namespace| namespace.rpc_hook.clone()), Some(rules.config.client.rpc_hook.clone())];
+        hooks.into_iter().flatten().find(|hook| !hook.is_empty())
     }
 
     pub(crate) fn metrics(&self) -> &Metrics {

@@ -11,6 +11,7 @@ use fanwire_wire::{Broadcast, Channel, Disconnect, Message, Position, Unsubscrib
 use futures_util::future::LocalBoxFuture;
 
 use crate::Client;
+use crate::hooks::Dialect;
 
 /// A client protocol: makes a [`Session`] for each connection.
 pub trait Protocol: Send + Sync + 'static {
@@ -65,6 +66,11 @@ pub struct Rejection {
 pub trait Session {
     /// The encoder of this client's publications.
     fn encoder(&self) -> &'static dyn Encoder;
+
+    /// What the client speaks, in the words that backends know.
+    fn dialect(&self) -> Dialect {
+        Dialect::default()
+    }
 
     /// Begins: called once, before any message.
     fn on_open<'a>(&'a self, client: &'a Rc<Client>) -> LocalBoxFuture<'a, Result<(), Disconnect>> {

@@ -72,6 +72,8 @@ pub(crate) struct Terms {
     pub(crate) hears_joins: bool,
     pub(crate) recoverable: bool,
     pub(crate) positioned: bool,
+    /// Its term is renewed by a backend, not by the client.
+    pub(crate) renewed_by_hook: bool,
 }
 
 /// Who began a subscription, by what right.
@@ -83,6 +85,8 @@ pub(crate) enum Origin {
     Token,
     /// The client, by a capability of its connection token.
     Capability,
+    /// The client, by the word of a backend.
+    Hook,
     /// The server.
     Server,
 }
@@ -98,6 +102,11 @@ impl Subscription {
                 (at_once, _) => at_once,
             }
         }
+    }
+
+    /// How long after its term it goes on: clients may be late, a backend is asked.
+    pub(crate) fn grace(&self, grace: u32) -> u32 {
+        if self.terms.renewed_by_hook { 0 } else { grace }
     }
 
     /// Whether it receives.

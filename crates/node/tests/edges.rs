@@ -49,6 +49,7 @@ fn node(config: Config, authorizer: Box<dyn Authorizer>) -> Arc<Node> {
         broker: Box::new(MemoryBroker::new(Arc::clone(&dispatcher))),
         presence: Box::new(MemoryPresence::new(dispatcher)),
         authorizer,
+        hooks: None,
     })
 }
 

@@ -94,7 +94,7 @@ fn permissions_and_limits_hold_from_the_next_request() {
         config.namespaces[0].publish = Permission::Nobody;
         config.client.max_channels = 1;
         h.node.reconfigure(config.clone());
-        assert_eq!(publish().await, Err(Refusal::PermissionDenied));
+        assert_eq!(publish().await, Err(Failure::Refusal(Refusal::PermissionDenied)));
         assert_eq!(refused(&client, "chat:2").await, Refusal::LimitExceeded);
         config.client.max_channels = 2;
         h.node.reconfigure(Config { name: "another".into(), ..config });

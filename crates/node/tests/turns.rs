@@ -171,6 +171,7 @@ fn run(add: u64, remove: u64, test: impl AsyncFnOnce(&Bench)) {
             broker: Box::new(MemoryBroker::new(Arc::clone(&dispatcher))),
             presence: Box::new(Slow { inner: Arc::new(MemoryPresence::new(dispatcher)), add, remove }),
             authorizer: Box::new(TokenBook),
+            hooks: None,
         });
         let worker = Worker::start(&node, 0);
         test(&Bench { node, worker }).await;

@@ -36,6 +36,7 @@ fn one_order_for_all_workers() {
         broker: Box::new(MemoryBroker::new(Arc::clone(&dispatcher))),
         presence: Box::new(MemoryPresence::new(dispatcher)),
         authorizer: Box::new(TokenBook),
+        hooks: None,
     });
     let (ready, mut are_ready) = mpsc::channel(WORKERS);
     let (results, mut collected) = mpsc::channel(WORKERS);

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use bytes::BytesMut;
+use fanwire_node::hooks::Dialect;
 use fanwire_node::protocol::Event;
 use fanwire_node::{Client, ConnectRequest, Encoder, Failure, ServerSide, Session, SubscribeRequest};
 use fanwire_wire::frame::{self, Opcode};
@@ -40,7 +41,7 @@ impl PlainSession {
     }
 
     async fn publish(&self, client: &Rc<Client>, payload: Payload) -> Result<(), Disconnect> {
-        client.publish(self.channel.as_str(), payload).await.map(|_| ()).map_err(end_of)
+        client.publish(self.channel.as_str(), payload).await.map(|_| ()).map_err(end_of_failure)
     }
 }
 
@@ -49,13 +50,12 @@ impl Session for PlainSession {
         &PlainEncoder
     }
 
+    fn dialect(&self) -> Dialect {
+        Dialect { protocol: "plain", encoding: "json" }
+    }
+
     fn on_open<'a>(&'a self, client: &'a Rc<Client>) -> LocalBoxFuture<'a, Result<(), Disconnect>> {
-        Box::pin(async move {
-            self.open(client).await.map_err(|failure| match failure {
-                Failure::Refusal(refusal) => end_of(refusal),
-                Failure::Disconnect(disconnect) => disconnect,
-            })
-        })
+        Box::pin(async move { self.open(client).await.map_err(end_of_failure) })
     }
 
     fn on_message<'a>(
@@ -100,10 +100,22 @@ impl Session for PlainSession {
     }
 }
 
+/// How a connection ends whose request failed.
+fn end_of_failure(failure: Failure) -> Disconnect {
+    match failure {
+        Failure::Refusal(refusal) => end_of(refusal),
+        Failure::Backend(error) if error.temporary => Disconnect::ServerError,
+        Failure::Backend(_) => Disconnect::PermissionDenied,
+        Failure::Disconnect(disconnect) => disconnect,
+    }
+}
+
 /// How a connection ends whose request was refused.
 fn end_of(refusal: Refusal) -> Disconnect {
     match refusal {
-        Refusal::Internal | Refusal::Unavailable | Refusal::OutcomeUnknown => Disconnect::ServerError,
+        Refusal::Internal | Refusal::Unavailable | Refusal::OutcomeUnknown | Refusal::BackendUnavailable => {
+            Disconnect::ServerError
+        }
         Refusal::Unauthorized | Refusal::TokenExpired => Disconnect::InvalidToken,
         Refusal::UnknownChannel | Refusal::PermissionDenied => Disconnect::PermissionDenied,
         Refusal::MethodNotFound | Refusal::AlreadySubscribed | Refusal::BadRequest => Disconnect::BadRequest,

@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, LocalSet};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::{FakeSocket, Faults, FaultyBroker, Frame, Probe, TokenBook};
+use crate::{FakeSocket, Faults, FaultyBroker, Frame, HookBook, Probe, TokenBook};
 
 /// One node with one worker on the current thread: memory broker behind [`Faults`], memory presence, [`TokenBook`].
 ///
@@ -120,6 +120,7 @@ impl Harness {
             broker: Box::new(broker),
             presence,
             authorizer: Box::new(TokenBook),
+            hooks: Some(Box::new(HookBook::default())),
         });
         let worker = Worker::start(&node, 0);
         tokio::task::spawn_local(Arc::clone(&node).reconcile());

@@ -6,12 +6,13 @@
 //! - [`oracle`]: what subscribers saw against what was published
 //! - [`Lan`]: several nodes that hear each other
 //! - [`sim`]: a cluster with everything that can go wrong, as a seed decides
-//! - [`FakeSocket`], [`TokenBook`], [`FaultyBroker`], [`Probe`]: the parts the harness is made of
+//! - [`FakeSocket`], [`TokenBook`], [`HookBook`], [`FaultyBroker`], [`Probe`]: the parts the harness is made of
 //! - [`Random`]: chance that repeats itself
 
 pub mod conformance;
 mod faults;
 pub mod harness;
+mod hooks;
 mod lan;
 pub mod oracle;
 mod probe;
@@ -23,6 +24,7 @@ pub mod transcript;
 
 pub use faults::{Faults, FaultyBroker};
 pub use harness::{FakeClient, Harness};
+pub use hooks::HookBook;
 pub use lan::Lan;
 pub use probe::Probe;
 pub use random::Random;

@@ -181,7 +181,7 @@ mod tests {
         fn on_open<'a>(&'a self, client: &'a Rc<Client>) -> LocalBoxFuture<'a, Result<(), Disconnect>> {
             Box::pin(async {
                 let end = |failure| match failure {
-                    Failure::Refusal(_) => Disconnect::PermissionDenied,
+                    Failure::Refusal(_) | Failure::Backend(_) => Disconnect::PermissionDenied,
                     Failure::Disconnect(disconnect) => disconnect,
                 };
                 client.connect(ConnectRequest::default()).await.map_err(end)?;

@@ -42,6 +42,8 @@ refusals! {
     Unavailable = 100, "unavailable", "broker unavailable, nothing was applied";
     /// The broker did not answer; what was asked may have been applied, or may still be.
     OutcomeUnknown = 100, "outcome_unknown", "no answer from the broker, outcome unknown";
+    /// The backend that decides about it gave no answer.
+    BackendUnavailable = 100, "backend_unavailable", "backend unavailable";
     /// Who asks is not known.
     Unauthorized = 101, "unauthorized", "unauthorized";
     /// The channel belongs to no namespace.
@@ -72,7 +74,14 @@ impl Refusal {
     /// Whether the same request may succeed later.
     #[must_use]
     pub fn temporary(self) -> bool {
-        matches!(self, Self::Internal | Self::Unavailable | Self::OutcomeUnknown | Self::TooManyRequests)
+        matches!(
+            self,
+            Self::Internal
+                | Self::Unavailable
+                | Self::OutcomeUnknown
+                | Self::BackendUnavailable
+                | Self::TooManyRequests
+        )
     }
 }
 

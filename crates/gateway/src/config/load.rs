@@ -88,6 +88,7 @@ fn read(defaults: Config, mut table: Table, mistakes: &mut Vec<String>) -> Confi
         trace: section(defaults.trace, table.remove("trace"), "trace", mistakes),
         api_key: list(defaults.api_key, table.remove("api_key"), "api_key", mistakes),
         namespace: list(defaults.namespace, table.remove("namespace"), "namespace", mistakes),
+        hook: list(defaults.hook, table.remove("hook"), "hook", mistakes),
     };
     mistakes.extend(table.keys().map(|key| format!("{key}: unknown section")));
     config
@@ -206,7 +207,7 @@ mod tests {
         assert_eq!(config.client, Config::default().client);
         assert_eq!(config.drain, Config::default().drain);
         assert_eq!(config.log, Config::default().log);
-        assert!(config.namespace.is_empty() && config.api_key.is_empty());
+        assert!(config.namespace.is_empty() && config.api_key.is_empty() && config.hook.is_empty());
         let file: Table = text.parse().unwrap();
         let defaults = Table::try_from(Config::default()).unwrap();
         for (section, keys) in defaults {
@@ -249,14 +250,22 @@ mod tests {
     fn all_mistakes_are_told() {
         let Mistakes(mistakes) = load_text(
             "[listen]\npublic = \"nowhere\"\nadmin = 1\n[client]\nping_interval = \"soon\"\n[what]\n\
-             [[namespace]]\nname = \"a\"\nsubscribe = \"everybody\"\n[[namespace]]\nname = \"b\"\nrecovery = true\n",
+             [[namespace]]\nname = \"a\"\nsubscribe = \"everybody\"\n[[namespace]]\nname = \"b\"\nrecovery = true\n\
+             publish_hook = \"nowhere\"\n[[hook]]\nname = \"c\"\nurl = \"ftp://x\"\n",
             &[],
         )
         .unwrap_err();
         let told = mistakes.join("\n");
-        for expected in
-            ["listen.public", "listen.admin", "client.ping_interval", "what: unknown", "[0].subscribe", "\"b\""]
-        {
+        for expected in [
+            "listen.public",
+            "listen.admin",
+            "client.ping_interval",
+            "what: unknown",
+            "[0].subscribe",
+            "\"b\"",
+            "\"nowhere\"",
+            "hook \"c\": url",
+        ] {
             assert!(told.contains(expected), "{expected} not in:\n{told}");
         }
     }

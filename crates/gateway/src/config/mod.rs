@@ -45,6 +45,9 @@ pub(crate) struct Config {
     /// `[[namespace]]`
     #[serde(skip)]
     pub namespace: Vec<fanwire_node::Namespace>,
+    /// `[[hook]]`
+    #[serde(skip)]
+    pub hook: Vec<fanwire_hooks::HookConfig>,
 }
 
 /// Where the node listens. Listeners given the same address share it, by path.
@@ -269,6 +272,7 @@ impl Config {
                 mistakes.push(format!("namespace {:?}: defined twice", namespace.name));
             }
         }
+        mistakes.extend(self.hook_mistakes());
         if self.client.personal_channel && !self.namespace.iter().any(|namespace| namespace.name.is_empty()) {
             mistakes.push("client.personal_channel: needs a [[namespace]] with name = \"\"".to_owned());
         }
@@ -320,6 +324,39 @@ impl Config {
             mistakes.push(format!("log.level: {error}"));
         }
         mistakes.extend(self.secrets().err().into_iter().flatten());
+        mistakes
+    }
+
+    /// What is wrong with the hooks, and with those who name them.
+    fn hook_mistakes(&self) -> Vec<String> {
+        let mut mistakes: Vec<_> = self.hook.iter().flat_map(fanwire_hooks::HookConfig::mistakes).collect();
+        for (index, hook) in self.hook.iter().enumerate() {
+            if self.hook[..index].iter().any(|earlier| earlier.name == hook.name) {
+                mistakes.push(format!("hook {:?}: defined twice", hook.name));
+            }
+        }
+        let client = &self.client;
+        let of_client = [
+            ("connect_hook", &client.connect_hook),
+            ("refresh_hook", &client.refresh_hook),
+            ("rpc_hook", &client.rpc_hook),
+        ];
+        let mut named: Vec<_> =
+            of_client.into_iter().map(|(key, hook)| (format!("client.{key}"), hook.as_str())).collect();
+        for namespace in &self.namespace {
+            let hooks = namespace.hooks().into_iter();
+            named.extend(hooks.map(|(key, hook)| (format!("namespace {:?}: {key}", namespace.name), hook)));
+        }
+        for (key, name) in named {
+            if !name.is_empty() && !self.hook.iter().any(|hook| hook.name == name) {
+                mistakes.push(format!("{key}: there is no [[hook]] with name = {name:?}"));
+            }
+        }
+        let slow =
+            self.hook.iter().any(|hook| hook.name == client.connect_hook && hook.timeout >= client.connect_timeout);
+        if slow {
+            mistakes.push("client.connect_timeout: must be longer than the timeout of connect_hook".to_owned());
+        }
         mistakes
     }
 }

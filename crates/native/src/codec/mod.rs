@@ -5,6 +5,7 @@ mod protobuf;
 
 use bytes::{Bytes, BytesMut};
 use fanwire_node::Encoder;
+use fanwire_node::hooks::Dialect;
 use fanwire_wire::frame::{self, Opcode};
 use fanwire_wire::{Disconnect, Payload};
 
@@ -54,6 +55,14 @@ impl Encoding {
         match self {
             Self::Json => Payload::json(data),
             Self::Protobuf => Payload::detect(data),
+        }
+    }
+
+    /// What it is to backends.
+    pub(crate) fn dialect(self) -> Dialect {
+        match self {
+            Self::Json => Dialect { protocol: "json", encoding: "json" },
+            Self::Protobuf => Dialect { protocol: "protobuf", encoding: "binary" },
         }
     }
 

@@ -236,8 +236,9 @@ fn subscribe_request() -> impl Strategy<Value = proto::SubscribeRequest> {
         option::of(Just(proto::FilterNode {})),
         any::<i64>(),
         any::<i32>(),
+        option::of(json()),
     )
-        .prop_map(|(channel, token, [recover, join_leave], epoch, offset, tf, flag, r#type)| {
+        .prop_map(|(channel, token, [recover, join_leave], epoch, offset, tf, flag, r#type, data)| {
             proto::SubscribeRequest {
                 channel,
                 delta: token.clone(),
@@ -245,6 +246,7 @@ fn subscribe_request() -> impl Strategy<Value = proto::SubscribeRequest> {
                 recover,
                 epoch,
                 offset,
+                data: data.unwrap_or_default(),
                 join_leave,
                 tf,
                 flag,
@@ -256,10 +258,18 @@ fn subscribe_request() -> impl Strategy<Value = proto::SubscribeRequest> {
 fn command() -> impl Strategy<Value = Command> {
     let request = prop_oneof![
         Just(Command::default()),
-        (text(), btree_map(text(), subscribe_request(), 0..3)).prop_map(|(token, subs)| Command {
-            connect: Some(proto::ConnectRequest { token, subs }),
-            ..Command::default()
-        }),
+        (text(), btree_map(text(), subscribe_request(), 0..3), option::of(json()), btree_map(text(), text(), 0..3))
+            .prop_map(|(token, subs, data, headers)| Command {
+                connect: Some(proto::ConnectRequest {
+                    name: token.clone(),
+                    version: token.clone(),
+                    token,
+                    data: data.unwrap_or_default(),
+                    subs,
+                    headers,
+                }),
+                ..Command::default()
+            }),
         subscribe_request().prop_map(|request| Command { subscribe: Some(request), ..Command::default() }),
         (text(), json(), any::<i32>()).prop_map(|(channel, data, r#type)| Command {
             publish: Some(proto::PublishRequest { channel, data, r#type }),
@@ -274,10 +284,10 @@ fn command() -> impl Strategy<Value = Command> {
                 }
             }
         ),
-        text().prop_map(|channel| Command {
+        (text(), json()).prop_map(|(channel, data)| Command {
             presence: Some(proto::PresenceRequest { channel: channel.clone() }),
-            sub_refresh: Some(proto::SubRefreshRequest { token: channel.clone(), channel }),
-            rpc: Some(proto::RpcRequest {}),
+            sub_refresh: Some(proto::SubRefreshRequest { token: channel.clone(), channel: channel.clone() }),
+            rpc: Some(proto::RpcRequest { data, method: channel }),
             ..Command::default()
         }),
     ];
@@ -325,8 +335,10 @@ fn reply() -> impl Strategy<Value = Reply> {
             client: text.clone(),
             subs: Vec::from([proto::SubscribeResultEntry { key: text, value: Some(result.clone()) }]),
             ttl: result.ttl,
+            data: result.data.clone(),
             ..Default::default()
         }),
+        rpc: Some(proto::RpcResult { data: result.data.clone() }),
         subscribe: Some(result),
         ..Reply::default()
     })

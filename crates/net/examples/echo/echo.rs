@@ -22,6 +22,7 @@ pub(crate) fn node(config: Config, workers: usize) -> Arc<Node> {
         broker: Box::new(MemoryBroker::new(Arc::clone(&dispatcher))),
         presence: Box::new(MemoryPresence::new(Arc::clone(&dispatcher))),
         authorizer: Box::new(NoTokens),
+        hooks: None,
         dispatcher,
     })
 }
@@ -49,7 +50,7 @@ impl Session for Echo {
             match client.connect(ConnectRequest::default()).await {
                 Ok(_) => Ok(()),
                 Err(Failure::Disconnect(disconnect)) => Err(disconnect),
-                Err(Failure::Refusal(_)) => Err(Disconnect::ServerError),
+                Err(Failure::Refusal(_) | Failure::Backend(_)) => Err(Disconnect::ServerError),
             }
         })
     }

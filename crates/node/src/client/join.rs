@@ -69,6 +69,7 @@ impl Client {
             hears_joins: options.force_join_leave || options.join_leave && wanted.join_leave,
             recoverable: options.recovery,
             positioned: options.recovery || options.positioning,
+            renewed_by_hook: !options.sub_refresh_hook.is_empty() && wanted.origin != Origin::Capability,
         };
         let subscription = Rc::new(Subscription {
             channel: self.worker.hub().channel(&wanted.channel),
@@ -176,11 +177,14 @@ impl Client {
         let Prepared { subscription, stream, recovery, grant } = prepared;
         let channel = &subscription.channel;
         debug_assert_eq!(subscription.phase.get(), Phase::Prepared, "nothing was awaited since, or it was asked for");
+        let terms = subscription.terms;
+        // A client that is told of a term has to renew it, with a subscription token. A capability is renewed with its
+        // connection token, and backends decide anew without being asked for it.
+        let told = !matches!(terms.origin, Origin::Capability | Origin::Hook) && !terms.renewed_by_hook;
         let mut subscribed = Subscribed {
             recoverable: subscription.terms.recoverable,
             positioned: subscription.terms.positioned,
-            // A capability is renewed with its connection token: whoever was told of its end here would ask for another kind.
-            ttl: grant.expire_at.filter(|_| subscription.terms.origin != Origin::Capability).map(clock::seconds_until),
+            ttl: grant.expire_at.filter(|_| told).map(clock::seconds_until),
             data: grant.data,
             ..Subscribed::default()
         };

@@ -34,10 +34,14 @@ impl Client {
 
     pub(super) fn end_expired_subscriptions(self: &Rc<Self>, now: u32) {
         let grace = super::lifecycle::seconds(self.worker.node().config().client.expiry_grace);
-        let over = |s: &&Rc<Subscription>| s.expires.get() != 0 && s.expires.get() + grace <= now;
+        let over = |s: &&Rc<Subscription>| s.expires.get() != 0 && s.expires.get() + s.grace(grace) <= now;
         let expired: Vec<_> = self.subscriptions.borrow().iter().filter(over).cloned().collect();
         for subscription in expired {
-            self.end_subscription(&subscription, Unsubscribe::Expired);
+            if subscription.terms.renewed_by_hook {
+                self.renew_subscription(&subscription);
+            } else {
+                self.end_subscription(&subscription, Unsubscribe::Expired);
+            }
         }
     }
 

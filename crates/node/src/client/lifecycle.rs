@@ -5,13 +5,14 @@ use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use fanwire_wire::{Channel, Disconnect, Position, Refusal};
 
 use super::join::{Prepared, Wanted};
 use super::rights::second;
 use super::{Client, Failure, Status, Subscribed, Timers};
 use crate::authorizer::{AuthError, Grant, Identity};
+use crate::hooks::{ConnectQuestion, Welcome};
 use crate::metrics;
 use crate::moving::Why;
 use crate::outlet::{Outlet, Socket};
@@ -27,6 +28,10 @@ pub struct ConnectRequest {
     pub positions: Vec<(String, Position)>,
     /// What becomes of the channels the server would subscribe it to.
     pub server_side: ServerSide,
+    /// What it tells as headers, where it cannot set real ones.
+    pub headers: Vec<(String, String)>,
+    /// What else a backend learns.
+    pub question: ConnectQuestion,
 }
 
 /// What becomes of the channels that the token, or the node's configuration, has for a client.
@@ -50,6 +55,8 @@ pub struct Connected {
     pub ping: u32,
     /// What the server subscribed it to.
     pub subscriptions: Vec<(Channel, Subscribed)>,
+    /// From the backend, for the client itself.
+    pub data: Option<Bytes>,
 }
 
 /// How long the last frame may take to leave, and the peer to answer it.
@@ -85,6 +92,8 @@ impl Client {
                 deadline: Cell::new(now + seconds(config.client.connect_timeout)),
                 ..Timers::default()
             },
+            introduction: RefCell::default(),
+            asking: Cell::default(),
         });
         client.outlet.key.set(worker.add(&client));
         client.schedule();
@@ -106,13 +115,13 @@ impl Client {
     /// # Errors
     ///
     /// A refusal leaves the connection good for nothing but its end.
-    pub async fn connect(self: &Rc<Self>, request: ConnectRequest) -> Result<Connected, Failure> {
+    pub async fn connect(self: &Rc<Self>, mut request: ConnectRequest) -> Result<Connected, Failure> {
         if self.status.get() != Status::Opened {
             return Err(Disconnect::BadRequest.into());
         }
         // Until the answer is known; a second request does not get in between.
         self.status.set(Status::Refused);
-        let identity = self.identify(&request.token).await?;
+        let (Welcome { identity, data, .. }, told) = self.welcome(&mut request).await?;
         if self.is_closed() {
             return Err(Disconnect::ConnectionClosed.into());
         }
@@ -135,7 +144,7 @@ impl Client {
         });
         let subscriptions = self.connect_subscriptions(wanted.collect(), &request.positions).await;
         let subscriptions = subscriptions.inspect_err(|failure| {
-            if matches!(failure, Failure::Refusal(_)) && !self.is_closed() {
+            if !matches!(failure, Failure::Disconnect(_)) && !self.is_closed() {
                 self.status.set(Status::Refused);
                 self.leave_all();
             }
@@ -153,8 +162,8 @@ impl Client {
         self.timers.ping_interval.set(interval);
         self.set_lifetime();
         self.schedule();
-        let ttl = self.ttl(identity.expire_at);
-        Ok(Connected { client: self.id(), ttl, ping: interval, subscriptions })
+        let ttl = self.ttl(identity.expire_at.filter(|_| told));
+        Ok(Connected { client: self.id(), ttl, ping: interval, subscriptions, data })
     }
 
     /// Renews the connection's term and capabilities with a new token of the same user; returns the seconds left until the
@@ -250,10 +259,16 @@ impl Client {
         if due(&self.timers.deadline) {
             return self.close(Disconnect::Stale);
         }
-        if self.timers.expires.get() != 0 && self.timers.expires.get() + seconds(config.expiry_grace) <= now {
-            return self.close(Disconnect::Expired);
+        if self.timers.expires.get() != 0 && self.timers.expires.get() + self.grace() <= now {
+            if config.refresh_hook.is_empty() {
+                return self.close(Disconnect::Expired);
+            }
+            self.renew();
         }
-        if self.timers.pinged.get() != 0 && self.timers.pinged.get() + seconds(config.pong_timeout) <= now {
+        if !self.asking.get()
+            && self.timers.pinged.get() != 0
+            && self.timers.pinged.get() + seconds(config.pong_timeout) <= now
+        {
             return self.close(Disconnect::NoPong);
         }
         if due(&self.timers.retires) {
@@ -294,12 +309,12 @@ impl Client {
         let next = [
             after(&self.timers.deadline, 0),
             after(&self.timers.next_ping, 0),
-            after(&self.timers.expires, grace),
+            after(&self.timers.expires, self.grace()),
             after(&self.timers.retires, 0),
             after(&self.timers.pinged, seconds(config.pong_timeout)),
         ]
         .into_iter()
-        .chain(subscriptions.iter().map(|subscription| after(&subscription.expires, grace)))
+        .chain(subscriptions.iter().map(|subscription| after(&subscription.expires, subscription.grace(grace))))
         .flatten()
         .min();
         let Some(next) = next else { return };
@@ -309,7 +324,13 @@ impl Client {
         }
     }
 
-    async fn identify(&self, token: &str) -> Result<Identity, Failure> {
+    /// How long after its term the connection goes on: clients may be late, a backend is asked.
+    fn grace(&self) -> u32 {
+        let config = self.worker.node().config();
+        if config.client.refresh_hook.is_empty() { seconds(config.client.expiry_grace) } else { 0 }
+    }
+
+    pub(super) async fn identify(&self, token: &str) -> Result<Identity, Failure> {
         let node = self.worker.node();
         let config = node.config();
         let config = &config.client;

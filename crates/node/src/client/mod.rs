@@ -1,5 +1,6 @@
 //! The core's end of one connection.
 
+mod hooks;
 mod join;
 mod leave;
 mod lifecycle;
@@ -15,6 +16,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use fanwire_wire::{Channel, ClientInfo, Disconnect, Message, Refusal};
 
+use crate::hooks::{BackendError, Introduction};
 use crate::outlet::Outlet;
 use crate::protocol::{Event, Session};
 use crate::subscription::Subscription;
@@ -47,6 +49,10 @@ pub struct Client {
     /// The first reason to end the connection.
     ended: RefCell<Option<Disconnect>>,
     timers: Timers,
+    /// What it brought along, as far as hooks have a use for it.
+    introduction: RefCell<Option<Arc<Introduction>>>,
+    /// A message of its own waits for a backend.
+    asking: Cell<bool>,
 }
 
 /// How far a connection is.
@@ -90,6 +96,8 @@ struct Timers {
 pub enum Failure {
     /// The request is refused; the connection goes on.
     Refusal(Refusal),
+    /// The backend refuses it, in its own words; the connection goes on.
+    Backend(BackendError),
     /// The connection ends.
     Disconnect(Disconnect),
 }
@@ -97,6 +105,12 @@ pub enum Failure {
 impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
         Self::Refusal(refusal)
+    }
+}
+
+impl From<BackendError> for Failure {
+    fn from(error: BackendError) -> Self {
+        Self::Backend(error)
     }
 }
 

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use fanwire_wire::{Channel, ClientInfo, Payload, Position, Refusal};
 
-use super::Client;
+use super::{Client, Failure};
+use crate::Action;
 use crate::broker::{History, HistoryQuery, Order, Published};
+use crate::namespace::{Namespace, Permission};
 use crate::node::Publish;
 use crate::presence::PresenceStats;
-use crate::{Action, Namespace};
 
 /// Which part of a stream a client wants.
 #[derive(Clone, Debug, Default)]
@@ -30,13 +31,18 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// Codes 100, 102, 103 and 107.
-    pub async fn publish(self: &Rc<Self>, channel: &str, payload: Payload) -> Result<Published, Refusal> {
+    /// Codes 100, 102, 103 and 107, and whatever a backend answers that decides about it.
+    pub async fn publish(self: &Rc<Self>, channel: &str, payload: Payload) -> Result<Published, Failure> {
         let (channel, namespace) = self.resolve(channel)?;
-        self.permit(Action::Publish, &channel, namespace.publish)?;
-        let subscription = self.subscription(&channel);
-        let info = Some(self.client_info(subscription.as_deref()));
-        self.worker.node().publish(Publish { info, ..Publish::new(channel, payload) }).await
+        let hook = &namespace.publish_hook;
+        self.permit(Action::Publish, &channel, if hook.is_empty() { namespace.publish } else { Permission::Anyone })?;
+        let mut publish = Publish::new(channel, payload);
+        if !hook.is_empty() {
+            self.ask_to_publish(hook, &mut publish).await?;
+        }
+        let subscription = self.subscription(&publish.channel);
+        publish.info = Some(self.client_info(subscription.as_deref()));
+        Ok(self.worker.node().publish(publish).await?)
     }
 
     /// Reads who is in a channel.

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use fanwire_wire::{Channel, Disconnect, Refusal, Unsubscribe};
+use fanwire_wire::{Channel, Disconnect, Payload, Refusal, Unsubscribe};
 
 use super::{Client, Failure};
 use crate::authorizer::{AuthError, Grant, Identity, SubscriptionToken};
@@ -33,10 +33,18 @@ pub(super) fn second(unix_seconds: Option<u64>) -> u32 {
 
 impl Client {
     /// Finds the right by which the client may subscribe.
-    pub(super) async fn authorize(&self, channel: &Channel, token: &str) -> Result<Right, Failure> {
+    pub(super) async fn authorize(
+        self: &Rc<Self>,
+        channel: &Channel,
+        token: &str,
+        data: Option<Payload>,
+    ) -> Result<Right, Failure> {
         let node = self.worker.node();
         let namespace = node.namespace(channel).ok_or(Refusal::UnknownChannel)?;
-        if namespace.subscribe == Permission::Nobody && !node.config().client.insecure {
+        if namespace.subscribe == Permission::Nobody
+            && (namespace.subscribe_hook.is_empty() || !token.is_empty())
+            && !node.config().client.insecure
+        {
             return Err(Refusal::PermissionDenied.into());
         }
         if !token.is_empty() {
@@ -45,10 +53,15 @@ impl Client {
                 granted => granted,
             };
         }
+        let hook_decides = !namespace.subscribe_hook.is_empty() && !channel.is_private() && channel.users().is_none();
+        if hook_decides && self.capability(Action::Subscribe, channel).is_none() {
+            return self.ask_to_subscribe(&namespace.subscribe_hook, channel, data).await;
+        }
         let user = self.user();
         let listed = channel.users().map(|mut users| !user.is_empty() && users.any(|listed| listed == &*user));
         let allowed = node.config().client.insecure
-            || !channel.is_private()
+            || !hook_decides
+                && !channel.is_private()
                 && listed.unwrap_or(match namespace.subscribe {
                     Permission::Anyone => true,
                     Permission::Authenticated => !user.is_empty(),

@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use fanwire_wire::{Broadcast, Channel, Disconnect, Position, Publication, Refusal};
+use fanwire_wire::{Broadcast, Channel, Disconnect, Payload, Position, Publication, Refusal};
 
 use super::join::Wanted;
 use super::rights::Right;
@@ -27,6 +27,8 @@ pub struct SubscribeRequest {
     pub reject_unrecovered: bool,
     /// Whether it wants the joins and leaves of others.
     pub join_leave: bool,
+    /// For the backend, if one decides about it.
+    pub data: Option<Payload>,
 }
 
 /// What a client learns when a subscription begins.
@@ -65,7 +67,7 @@ impl Client {
     pub async fn subscribe(self: &Rc<Self>, request: SubscribeRequest) -> Result<Subscribed, Failure> {
         let channel = Channel::new(&request.channel).map_err(|_| Refusal::BadRequest)?;
         self.check_room(&channel)?;
-        let Right { origin, grant, issued } = self.authorize(&channel, &request.token).await?;
+        let Right { origin, grant, issued } = self.authorize(&channel, &request.token, request.data).await?;
         let prepared = self
             .prepare(Wanted {
                 channel,

@@ -53,8 +53,8 @@ impl Node {
                     tokio::task::spawn_local(async move {
                         match client.subscribe_by_server(channel, grant, since).await {
                             Err(Failure::Disconnect(disconnect)) => client.close(disconnect),
-                            Err(Failure::Refusal(refusal)) => {
-                                tracing::warn!(client = client.id(), %refusal, "server-side subscription failed");
+                            Err(failure) => {
+                                tracing::warn!(client = client.id(), ?failure, "server-side subscription failed");
                             }
                             Ok(()) => {}
                         }

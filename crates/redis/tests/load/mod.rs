@@ -199,8 +199,13 @@ fn namespaces() -> fanwire_node::Config {
         join_leave: false,
         ..Namespace::open("long")
     };
-    let plain =
-        Namespace { name: String::new(), history_size: 0, history_ttl: Duration::ZERO, recovery: false, ..long };
+    let plain = Namespace {
+        name: String::new(),
+        history_size: 0,
+        history_ttl: Duration::ZERO,
+        recovery: false,
+        ..long.clone()
+    };
     let mut config = open_config(Namespace { positioning: false, ..plain });
     config.client.queue_size = 64 * 1024 * 1024;
     config.namespaces.push(long);

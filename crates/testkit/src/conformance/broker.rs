@@ -47,8 +47,9 @@ pub async fn broker<B: Broker>(make: impl AsyncFn(Arc<Dispatcher>) -> B) {
 
 fn config() -> Config {
     let base = Namespace { subscribe: Permission::Anyone, ..Namespace::default() };
-    let stream = Namespace { name: "stream".into(), history_size: SIZE, history_ttl: TTL, recovery: true, ..base };
-    let long = Namespace { name: "long".into(), history_size: 1000, history_ttl: TTL * 300, ..stream };
+    let stream =
+        Namespace { name: "stream".into(), history_size: SIZE, history_ttl: TTL, recovery: true, ..base.clone() };
+    let long = Namespace { name: "long".into(), history_size: 1000, history_ttl: TTL * 300, ..stream.clone() };
     let mut config = open_config(base);
     config.namespaces.extend([stream, long]);
     config

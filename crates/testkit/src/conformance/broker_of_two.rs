@@ -38,7 +38,7 @@ fn config() -> Config {
         history_size: 1000,
         history_ttl: Duration::from_secs(300),
         recovery: true,
-        ..plain
+        ..plain.clone()
     };
     let mut config = open_config(plain);
     config.namespaces.push(long);

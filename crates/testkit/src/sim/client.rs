@@ -147,6 +147,7 @@ impl<'a> SimClient<'a> {
                 sleep(Duration::from_millis(1)).await;
                 self.read();
             }
+            Err(Failure::Backend(error)) => unreachable!("no hook is configured: {error:?}"),
             Err(Failure::Refusal(refusal)) => {
                 assert!(refusal.temporary(), "{}: {refusal:?} is final", self.name);
                 let wait = Duration::from_millis(self.rng.u64(10..500));

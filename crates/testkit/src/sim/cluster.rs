@@ -289,7 +289,7 @@ fn config(history: usize) -> Config {
         history_size: history,
         history_ttl: Duration::from_secs(300),
         recovery: true,
-        ..plain
+        ..plain.clone()
     };
     let mut config = open_config(plain);
     config.namespaces.push(stream);
