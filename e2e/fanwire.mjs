@@ -41,9 +41,9 @@ export async function serve(config = '', { oneAddress = false, log = 'level = "w
 class Gateway {
   constructor(config) {
     const folder = mkdtempSync(join(tmpdir(), 'fanwire-e2e-'));
-    const file = join(folder, 'fanwire.toml');
-    writeFileSync(file, config);
-    this.child = spawn(BINARY, ['serve', '--config', file], { stdio: ['ignore', 'pipe', 'pipe'], env: environment() });
+    this.file = join(folder, 'fanwire.toml');
+    this.configure(config);
+    this.child = spawn(BINARY, ['serve', '--config', this.file], { stdio: ['ignore', 'pipe', 'pipe'], env: environment() });
     this.announced = '';
     this.child.stdout.on('data', (data) => (this.announced += data));
     this.errors = '';
@@ -70,6 +70,12 @@ class Gateway {
       return answer?.status === 200;
     });
     this.port = Number(new URL(this.public).port);
+  }
+
+  /** Writes the configuration file, which the gateway may be told to read again. */
+  configure(config) {
+    this.config = config;
+    writeFileSync(this.file, config);
   }
 
   /** The address of a client protocol's endpoint. */

@@ -146,6 +146,8 @@ const ALWAYS: &[&str] = &[
     "Publication.time",
     "RebalanceResponse.keep",
     "RebalanceResponse.nodes",
+    "ReloadResponse.changed",
+    "ReloadResponse.needs_restart",
     "ReportResponse.channels",
     "ReportResponse.clients",
     "SlowClient.client",

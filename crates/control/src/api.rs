@@ -11,12 +11,13 @@ use fanwire_wire::Refusal;
 use http::header::{self, HeaderValue};
 use http::request::Parts;
 use http::{Request, Response, StatusCode};
+use tokio::sync::mpsc;
 
 use crate::audit::{Audit, Entry};
 use crate::caller::{Caller, Ring};
 use crate::document;
 use crate::keys::Keys;
-use crate::methods::{Method, write};
+use crate::methods::{Method, Reload, write};
 use crate::metrics::Metrics;
 use crate::types::{Fault, Reply};
 
@@ -26,6 +27,8 @@ pub struct Api {
     pub(crate) metrics: Metrics,
     pub(crate) audit: Audit,
     ring: Ring,
+    /// Who reads the configuration again.
+    pub(crate) reader: Option<mpsc::Sender<Reload>>,
 }
 
 /// What a path stands for.
@@ -41,7 +44,13 @@ impl Api {
     /// Makes the control plane of a node.
     #[must_use]
     pub fn new(node: Arc<Node>, keys: &Keys, audit: Audit) -> Self {
-        Self { node, metrics: Metrics::new(), audit, ring: Ring::new(keys) }
+        Self { node, metrics: Metrics::new(), audit, ring: Ring::new(keys), reader: None }
+    }
+
+    /// Lets `reader` answer the calls of `reload`.
+    #[must_use]
+    pub fn with_reader(self, reader: mpsc::Sender<Reload>) -> Self {
+        Self { reader: Some(reader), ..self }
     }
 
     /// Takes other keys from now on. Those that are the same go on, with what they used of their rate.
@@ -101,7 +110,7 @@ impl Api {
 
 /// Who asked for another method is told which there are.
 const METHODS: &str = "expected /api/ and publish, broadcast, subscribe, unsubscribe, disconnect, refresh, revoke, presence, \
-                       presence_stats, history, history_remove, channels, connections, info, report, drain, rebalance or batch";
+                       presence_stats, history, history_remove, channels, connections, info, report, drain, rebalance, reload or batch";
 
 impl Route {
     fn find(path: &str) -> Option<Self> {

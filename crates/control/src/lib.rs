@@ -5,6 +5,7 @@
 //! - [`Api`]: from a request to a response
 //! - [`ApiKey`]: one `[[api_key]]` of the configuration; [`Keys`]: who may ask, for which [`Scope`]
 //! - [`Audit`]: who did what, in the log
+//! - [`Reload`]: the wish that the configuration is read again, for whoever can do it
 //! - [`proto`]: the messages, the service, and a client for it, generated from `proto/fanwire/control/v1`
 //!
 //! Both forms are one API: the same messages, and the same methods behind them (`methods`).
@@ -29,3 +30,4 @@ mod types;
 pub use api::Api;
 pub use audit::Audit;
 pub use keys::{ApiKey, Error, Keys, Scope};
+pub use methods::{Changes, Reload};

@@ -14,10 +14,12 @@ use futures_util::FutureExt;
 use http_body_util::BodyExt;
 use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
 
 use crate::config::{BrokerKind, Config, Mistakes};
 use crate::listeners::{Certificates, Listeners};
 use crate::ops::Readiness;
+use crate::reload::{LiveVerifier, MAX_WAITING, Reloader, SharedVerifier, Source};
 use crate::traces::Traces;
 use crate::{ops, pages, status};
 
@@ -58,10 +60,12 @@ pub(crate) enum Error {
 
 /// Runs a gateway until it is told to end.
 ///
+/// `source` is for reading the configuration again; a gateway without one ends on SIGHUP.
+///
 /// # Errors
 ///
 /// Only before it is ready.
-pub(crate) fn run(config: &Config, mode: Mode) -> Result<(), Error> {
+pub(crate) fn run(config: &Config, mode: Mode, source: Option<Source>) -> Result<(), Error> {
     let (verifier, keys) = config.secrets().map_err(Mistakes)?;
     let recorder = ops::install()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -71,22 +75,25 @@ pub(crate) fn run(config: &Config, mode: Mode) -> Result<(), Error> {
         .build()?;
     runtime.block_on(async {
         verifier.start();
+        let hangups = source.as_ref().map(|_| signal(SignalKind::hangup())).transpose()?;
         let dispatcher = Dispatcher::new(config.workers());
+        let verifier = Arc::new(LiveVerifier::new(verifier));
         let (broker, presence, health) = carrier(config, &dispatcher)?;
         let hooks = Backends::new(&config.hook, &Handle::current()).map_err(Mistakes)?;
         let node = Node::new(Parts {
-            config: fanwire_node::Config {
-                name: config.node_name(),
-                client: config.client.clone(),
-                namespaces: config.namespace.clone(),
-            },
+            config: config.of_node(),
             dispatcher,
             broker,
             presence,
-            authorizer: Box::new(verifier),
+            authorizer: Box::new(SharedVerifier(Arc::clone(&verifier))),
             hooks: Some(Box::new(hooks)),
         });
-        let api = Arc::new(Api::new(Arc::clone(&node), &keys, config.log.audit));
+        let mut api = Api::new(Arc::clone(&node), &keys, config.log.audit);
+        let (reader, wishes) = mpsc::channel(MAX_WAITING);
+        if source.is_some() {
+            api = api.with_reader(reader);
+        }
+        let api = Arc::new(api);
         let certificates = Certificates::load(&config.tls)?;
         let watched = certificates.all();
         let proxies = Proxies::new(&config.proxy.trusted).map_err(Mistakes)?;
@@ -101,7 +108,7 @@ pub(crate) fn run(config: &Config, mode: Mode) -> Result<(), Error> {
 
         listeners.public(public_site);
         let traces = Traces::start(&config.trace, node.name(), node.id())?;
-        listeners.control(|site| control_site(site, api, traces.as_ref()));
+        listeners.control(|site| control_site(site, Arc::clone(&api), traces.as_ref()));
         listeners.ops(|site| ops_site(site, recorder.clone(), readiness));
         if listeners.ops_stands_alone() {
             listeners.ops(|site| dashboard_site(site, status::handler(Arc::clone(&node), health.clone())));
@@ -119,7 +126,9 @@ pub(crate) fn run(config: &Config, mode: Mode) -> Result<(), Error> {
         tokio::spawn(Arc::clone(&node).take_part());
         tokio::spawn(upkeep(recorder));
         tokio::spawn(fanwire_net::keep_fresh(watched.clone()));
-        tokio::spawn(refresh_on_hangup(signal(SignalKind::hangup())?, watched));
+        if source.is_some() {
+            tokio::spawn(refresh_on_hangup(signal(SignalKind::hangup())?, watched));
+        }
         let give_up_after = config.broker.redis.give_up_after;
         if let Some(health) = health.filter(|_| !give_up_after.is_zero()) {
             tokio::spawn(give_up(Arc::clone(&node), health, give_up_after));
@@ -133,6 +142,10 @@ pub(crate) fn run(config: &Config, mode: Mode) -> Result<(), Error> {
                     tracing::error!(%error, "a listener failed");
                 }
             }));
+        }
+        if let (Some(source), Some(hangups)) = (source, hangups) {
+            let reloader = Reloader { source, running: config.clone(), keys, node: Arc::clone(&node), api, verifier };
+            tokio::spawn(reloader.run(hangups, wishes));
         }
         warn_of_consequences(config, mode);
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);

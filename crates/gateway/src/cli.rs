@@ -3,12 +3,14 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::app::{self, Mode};
 use crate::config::{self, Config, Mistakes, causes};
 use crate::health::{self, Health};
+use crate::reload::Source;
 use crate::remote::{self, Remote};
 use crate::telemetry;
 
@@ -96,8 +98,11 @@ enum Command {
 /// Runs one command. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 the gateway cannot be reached, 4 it said no.
 pub(crate) fn run(cli: Cli) -> ExitCode {
     match cli.command {
-        Command::Dev => start(read(Config::dev(), None), Mode::Dev),
-        Command::Serve { config } => start(read(Config::default(), config.as_deref()), Mode::Serve),
+        Command::Dev => start(read(Config::dev(), None), Mode::Dev, None),
+        Command::Serve { config } => {
+            let source = move || read(Config::default(), config.as_deref());
+            start(source(), Mode::Serve, Some(Arc::new(source)))
+        }
         Command::CheckConfig { config } => match read(Config::default(), config.as_deref()) {
             Ok(_) => print("configuration is fine\n"),
             Err(mistakes) => complain(&mistakes),
@@ -122,13 +127,13 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
     }
 }
 
-fn start(config: Result<Config, Mistakes>, mode: Mode) -> ExitCode {
+fn start(config: Result<Config, Mistakes>, mode: Mode, source: Option<Source>) -> ExitCode {
     let config = match config {
         Ok(config) => config,
         Err(mistakes) => return complain(&mistakes),
     };
     telemetry::log(&config.log);
-    match app::run(&config, mode) {
+    match app::run(&config, mode, source) {
         Ok(()) => ExitCode::SUCCESS,
         Err(app::Error::Config(mistakes)) => complain(&mistakes),
         Err(error) => {

@@ -7,6 +7,7 @@ mod health;
 mod listeners;
 mod ops;
 mod pages;
+mod reload;
 mod remote;
 mod status;
 mod telemetry;

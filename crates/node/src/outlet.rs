@@ -107,6 +107,11 @@ impl<S: Socket + 'static> Outlet<S> {
 }
 
 impl Outlet {
+    /// The most bytes that may wait.
+    pub(crate) fn bound(&self) -> usize {
+        self.bound as usize
+    }
+
     /// Puts a frame aside until [`Outlet::flush`], or until a sweep passes: frames leave in the order they came.
     /// Much at once is written early, so that what waits stays within the bound.
     ///

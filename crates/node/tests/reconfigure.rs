@@ -104,6 +104,20 @@ fn permissions_and_limits_hold_from_the_next_request() {
 }
 
 #[test]
+fn a_connection_keeps_the_queue_it_has() {
+    harness::run(open_config(Namespace::open("chat")), async |h| {
+        let before = h.probe("").await;
+        before.subscribe("chat:1").await.unwrap();
+        let mut config = (*h.node.config()).clone();
+        config.client.queue_size = 99;
+        h.node.reconfigure(config);
+        let after = h.probe("").await;
+        assert_eq!(before.client.presence("chat:1").await.unwrap().len(), 1);
+        assert_eq!(after.client.presence("chat:1").await, Err(Refusal::LimitExceeded));
+    });
+}
+
+#[test]
 fn a_client_is_pinged_as_it_was_told() {
     harness::run(open_config(Namespace::open("")), async |h| {
         let before = h.probe("").await;

@@ -7,17 +7,19 @@ mod clients;
 mod info;
 mod moves;
 mod publish;
+mod reload;
 mod stream;
 
 use std::sync::Arc;
 
-use fanwire_node::Node;
 use fanwire_wire::Refusal;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 use tokio::time::Instant;
 use tonic::{Response, Status, Streaming};
+
+pub use reload::{Changes, Reload};
 
 use crate::Api;
 use crate::caller::{About, Caller};
@@ -26,9 +28,10 @@ use crate::proto::{self, control_server::Control};
 use crate::types::Fault;
 use stream::Acknowledgements;
 
-/// Everything there is to say about the methods: their name in gRPC and in JSON, what they take and give, and who does it.
+/// Everything there is to say about the methods: their name in gRPC and in JSON, what they take and give, and who does it
+/// with which part of the [`Api`].
 macro_rules! methods {
-    ($($variant:ident $name:ident $request:ident => $response:ident, $run:path;)*) => {
+    ($($variant:ident $name:ident $request:ident => $response:ident, $of:ident $run:path;)*) => {
         /// A method, by its name.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub(crate) enum Method {
@@ -72,10 +75,10 @@ macro_rules! methods {
 
             fn run(
                 self,
-                node: &Arc<Node>,
+                api: &Api,
                 caller: &Caller,
             ) -> impl Future<Output = Result<Self::Response, Fault>> + Send {
-                $run(node, caller, self)
+                $run(&api.$of, caller, self)
             }
         })*
 
@@ -144,23 +147,24 @@ macro_rules! methods {
 }
 
 methods! {
-    Publish publish PublishRequest => PublishResponse, publish::publish;
-    Broadcast broadcast BroadcastRequest => BroadcastResponse, publish::broadcast;
-    Subscribe subscribe SubscribeRequest => CommandResponse, clients::subscribe;
-    Unsubscribe unsubscribe UnsubscribeRequest => CommandResponse, clients::unsubscribe;
-    Disconnect disconnect DisconnectRequest => CommandResponse, clients::disconnect;
-    Refresh refresh RefreshRequest => CommandResponse, clients::refresh;
-    Revoke revoke RevokeRequest => CommandResponse, clients::revoke;
-    Presence presence PresenceRequest => PresenceResponse, channels::presence;
-    PresenceStats presence_stats PresenceStatsRequest => PresenceStatsResponse, channels::presence_stats;
-    History history HistoryRequest => HistoryResponse, channels::history;
-    HistoryRemove history_remove HistoryRemoveRequest => HistoryRemoveResponse, channels::history_remove;
-    Channels channels ChannelsRequest => ChannelsResponse, channels::channels;
-    Connections connections ConnectionsRequest => ConnectionsResponse, clients::connections;
-    Info info InfoRequest => InfoResponse, info::info;
-    Report report ReportRequest => ReportResponse, info::report;
-    Drain drain DrainRequest => DrainResponse, moves::drain;
-    Rebalance rebalance RebalanceRequest => RebalanceResponse, moves::rebalance;
+    Publish publish PublishRequest => PublishResponse, node publish::publish;
+    Broadcast broadcast BroadcastRequest => BroadcastResponse, node publish::broadcast;
+    Subscribe subscribe SubscribeRequest => CommandResponse, node clients::subscribe;
+    Unsubscribe unsubscribe UnsubscribeRequest => CommandResponse, node clients::unsubscribe;
+    Disconnect disconnect DisconnectRequest => CommandResponse, node clients::disconnect;
+    Refresh refresh RefreshRequest => CommandResponse, node clients::refresh;
+    Revoke revoke RevokeRequest => CommandResponse, node clients::revoke;
+    Presence presence PresenceRequest => PresenceResponse, node channels::presence;
+    PresenceStats presence_stats PresenceStatsRequest => PresenceStatsResponse, node channels::presence_stats;
+    History history HistoryRequest => HistoryResponse, node channels::history;
+    HistoryRemove history_remove HistoryRemoveRequest => HistoryRemoveResponse, node channels::history_remove;
+    Channels channels ChannelsRequest => ChannelsResponse, node channels::channels;
+    Connections connections ConnectionsRequest => ConnectionsResponse, node clients::connections;
+    Info info InfoRequest => InfoResponse, node info::info;
+    Report report ReportRequest => ReportResponse, node info::report;
+    Drain drain DrainRequest => DrainResponse, node moves::drain;
+    Rebalance rebalance RebalanceRequest => RebalanceResponse, node moves::rebalance;
+    Reload reload ReloadRequest => ReloadResponse, reader reload::reload;
 }
 
 impl Method {
@@ -178,7 +182,7 @@ impl Method {
             Self::Subscribe | Self::Unsubscribe | Self::Disconnect | Self::Refresh | Self::Revoke => {
                 Some(Scope::Disconnect)
             }
-            Self::HistoryRemove | Self::Drain | Self::Rebalance => Some(Scope::Admin),
+            Self::HistoryRemove | Self::Drain | Self::Rebalance | Self::Reload => Some(Scope::Admin),
             Self::Batch => None,
         }
     }
@@ -190,7 +194,7 @@ pub(crate) trait Call: About + Sized {
     type Response;
 
     /// Does what is asked.
-    fn run(self, node: &Arc<Node>, caller: &Caller) -> impl Future<Output = Result<Self::Response, Fault>> + Send;
+    fn run(self, api: &Api, caller: &Caller) -> impl Future<Output = Result<Self::Response, Fault>> + Send;
 }
 
 impl Api {
@@ -201,7 +205,7 @@ impl Api {
         let admitted = caller.admit(C::METHOD, subject);
         let entry = self.audit.keep(C::METHOD, subject, admitted.is_ok());
         let outcome = match admitted.and(request) {
-            Ok(request) => request.run(&self.node, caller).await,
+            Ok(request) => request.run(self, caller).await,
             Err(fault) => Err(fault),
         };
         let (fault, took) = (outcome.as_ref().err(), started.elapsed());

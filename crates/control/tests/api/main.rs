@@ -10,6 +10,7 @@ mod grpc;
 mod keys;
 mod publish;
 mod publish_stream;
+mod reload;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -35,9 +35,9 @@ pub(crate) fn load(
     let mut table = Table::new();
     if let Some(path) = file {
         let text = std::fs::read_to_string(path);
-        let parsed = text.map_err(|error| error.to_string()).and_then(|text| {
-            text.parse::<Table>().map_err(|error| error.to_string().trim_end().replace('\n', "\n    "))
-        });
+        let parsed = text
+            .map_err(|error| error.to_string())
+            .and_then(|text| text.parse::<Table>().map_err(|error| place(&text, &error)));
         match parsed {
             Ok(parsed) => table = parsed,
             Err(error) => return Err(Mistakes(vec![format!("{}: {error}", path.display())])),
@@ -51,6 +51,14 @@ pub(crate) fn load(
     let config = read(defaults, table, &mut mistakes);
     mistakes.extend(config.mistakes());
     if mistakes.is_empty() { Ok(config) } else { Err(Mistakes(mistakes)) }
+}
+
+/// Says where a file is no TOML, without quoting it: the line may hold a secret.
+fn place(text: &str, error: &toml::de::Error) -> String {
+    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+    format!("line {line}, column {column}: {}", error.message())
 }
 
 const ENV_PREFIX: &str = "FANWIRE__";
@@ -228,6 +236,15 @@ mod tests {
         assert_eq!(config.listen.ops.port(), 2);
         assert_eq!(config.listen.control, Listen::default().control);
         assert!(config.client.anonymous);
+    }
+
+    #[test]
+    fn a_file_that_is_no_toml_is_not_quoted() {
+        for (text, told) in [("a = 1\n]", "line 2, column 1: "), ("[a]\nä = \"secret", "line 2, column 1: ")] {
+            let error = text.parse::<Table>().unwrap_err();
+            let place = place(text, &error);
+            assert!(place.starts_with(told) && !place.contains("secret"), "{place}");
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The configuration: defaults < file < environment, all mistakes reported at once.
 
+pub(crate) mod changes;
 #[cfg(test)]
 mod deployed;
 mod load;
@@ -228,6 +229,11 @@ impl Config {
         }
     }
 
+    /// The node's part.
+    pub(crate) fn of_node(&self) -> fanwire_node::Config {
+        fanwire_node::Config { name: self.node_name(), client: self.client.clone(), namespaces: self.namespace.clone() }
+    }
+
     /// The threads that own connections.
     pub(crate) fn workers(&self) -> usize {
         match self.node.workers {
@@ -264,7 +270,7 @@ impl Config {
     }
 
     /// What is wrong although every key is right by itself: contradictions, and files that cannot be read.
-    fn mistakes(&self) -> Vec<String> {
+    pub(crate) fn mistakes(&self) -> Vec<String> {
         let mut mistakes = Vec::new();
         for (index, namespace) in self.namespace.iter().enumerate() {
             mistakes.extend(namespace.mistakes());

@@ -109,7 +109,7 @@ impl Client {
         confirmed.map_err(|error| node.unavailable(&error))?;
 
         let since = since.filter(|_| terms.recoverable);
-        let max_bytes = node.config().client.queue_size / 2;
+        let max_bytes = self.outlet.bound() / 2;
         let stream = match hold {
             Some((retention, mut hold)) => {
                 let from = match (&since, mode) {

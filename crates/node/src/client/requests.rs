@@ -53,7 +53,7 @@ impl Client {
     pub async fn presence(self: &Rc<Self>, channel: &str) -> Result<Vec<Arc<ClientInfo>>, Refusal> {
         let channel = self.see_presence(channel)?;
         let node = self.worker.node();
-        if node.presence_stats(&channel).await?.clients > node.config().client.queue_size / MEMBER_SIZE {
+        if node.presence_stats(&channel).await?.clients > self.outlet.bound() / MEMBER_SIZE {
             return Err(Refusal::LimitExceeded);
         }
         node.members(&channel).await
