@@ -97,12 +97,20 @@ fn info_counts_what_the_node_has() {
         one.subscribe("a").await.unwrap();
         one.subscribe("b").await.unwrap();
         harness.pass(Duration::from_secs(5)).await;
-        let info = result(api, "info", json!({})).await;
+        result(api, "publish", json!({"channel": "a", "data": 1})).await;
+        let mut info = result(api, "info", json!({})).await;
         let id = harness.node.id();
+        // How many bytes a delivery has is for its protocol to say, how long it took for the machine.
+        for measured in ["delivered_bytes", "median_us", "p99_us"] {
+            let measured = info["nodes"][0].as_object_mut().unwrap().remove(measured);
+            assert!(measured.is_some_and(|number| number.is_u64()));
+        }
         let expected = json!({"nodes": [{
             "uid": id, "name": id, "version": env!("CARGO_PKG_VERSION"),
             "num_clients": 3, "num_users": 2, "num_subs": 2, "num_channels": 2, "uptime": 5,
             "num_workers": 1, "state": "active", "age_ms": 0,
+            // The joins of one client to two channels are deliveries, too.
+            "publications": 1, "deliveries": 3, "waiting_bytes": 0,
         }]});
         assert_eq!(info, expected);
     });
