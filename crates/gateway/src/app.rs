@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 
 use crate::config::{BrokerKind, Config, Mistakes};
 use crate::listeners::{Certificates, Listeners};
+use crate::memory::Memory;
 use crate::ops::Readiness;
 use crate::reload::{LiveVerifier, MAX_WAITING, Reloader, SharedVerifier, Source};
 use crate::traces::Traces;
@@ -88,6 +89,7 @@ pub(crate) fn run(config: &Config, mode: Mode, source: Option<Source>) -> Result
             authorizer: Box::new(SharedVerifier(Arc::clone(&verifier))),
             hooks: Some(Box::new(hooks)),
         });
+        node.admit_at_most(&config.admission);
         let mut api = Api::new(Arc::clone(&node), &keys, config.log.audit);
         let (reader, wishes) = mpsc::channel(MAX_WAITING);
         if source.is_some() {
@@ -124,6 +126,8 @@ pub(crate) fn run(config: &Config, mode: Mode, source: Option<Source>) -> Result
         let workers = Workers::start(&node)?;
         tokio::spawn(Arc::clone(&node).reconcile());
         tokio::spawn(Arc::clone(&node).take_part());
+        let memory = Memory::new(config.shedding.memory_limit);
+        tokio::spawn(Arc::clone(&node).keep_afloat(config.shedding.clone(), move || memory.in_use()));
         tokio::spawn(upkeep(recorder));
         tokio::spawn(fanwire_net::keep_fresh(watched.clone()));
         if source.is_some() {

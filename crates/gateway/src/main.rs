@@ -5,6 +5,7 @@ mod cli;
 mod config;
 mod health;
 mod listeners;
+mod memory;
 mod ops;
 mod pages;
 mod reload;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fanwire_net::Handler;
-use fanwire_node::{Node, Phase};
+use fanwire_node::{Node, Phase, Relief};
 use futures_util::FutureExt;
 use http::{Response, StatusCode, header};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
@@ -58,6 +58,7 @@ pub(crate) struct Readiness {
 impl Readiness {
     /// Serves `/health/ready`: new clients are welcome.
     ///
+    /// An overloaded node says so and stays ready: it turns new clients away by itself, and backends still reach it.
     /// A node that Redis does not reach is degraded, and still ready unless configured otherwise: an outage of Redis must not
     /// take all nodes out of a balancer at once.
     pub(crate) fn handler(self) -> Handler {
@@ -67,6 +68,7 @@ impl Readiness {
                 () if self.node.phase() > Phase::Active => (false, "shutting down"),
                 () if !self.node.is_open() => (false, "handing over"),
                 () if !up => (!self.unready_when_down, "degraded"),
+                () if self.node.relief() > Relief::Nothing => (true, "overloaded"),
                 () => (true, "ready"),
             };
             let mut body = json!({ "status": status });

@@ -1,15 +1,19 @@
 //! From a connection on its worker to an open client connection, or to an HTTP answer.
 
 use std::cell::{Cell, RefCell};
-use std::future::{poll_fn, ready};
+use std::convert::Infallible;
+use std::future::poll_fn;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use fanwire_node::{Node, Seat, Session, Worker};
+use bytes::Bytes;
+use fanwire_node::{Node, Protocol, Seat, Session, Worker};
 use futures_util::FutureExt;
-use http::{HeaderMap, Request, StatusCode};
+use http::request::Parts;
+use http::{HeaderMap, Request, Response, StatusCode};
+use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use tokio::sync::OwnedSemaphorePermit;
@@ -17,7 +21,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::connection::Connection;
 use crate::http_io::HttpIo;
-use crate::http_server::{self, ANSWER_TIMEOUT, Answer};
+use crate::http_server::{self, ANSWER_TIMEOUT, AnswerBody};
 use crate::metrics::Handshake;
 use crate::server::Shared;
 use crate::socket::{Duplex, TcpSocket};
@@ -83,7 +87,10 @@ async fn answer<S: Duplex + Unpin>(
     });
     let service = service_fn({
         let (exchange, shared, node) = (Rc::clone(&exchange), Arc::clone(shared), Arc::clone(worker.node()));
-        move |request| exchange.serve(request, peer, &shared, &node)
+        move |request| {
+            let (exchange, shared, node) = (Rc::clone(&exchange), Arc::clone(&shared), Arc::clone(&node));
+            async move { exchange.serve(request, peer, &shared, &node).await }.boxed_local()
+        }
     });
     let http = http_server::builder(shared.limits.handshake_timeout);
     let mut connection = http.serve_connection(HttpIo::new(socket), service);
@@ -113,25 +120,21 @@ async fn answer<S: Duplex + Unpin>(
 }
 
 impl Exchange {
-    fn serve(&self, request: Request<Incoming>, peer: SocketAddr, shared: &Arc<Shared>, node: &Node) -> Answer {
+    async fn serve(
+        self: Rc<Self>,
+        request: Request<Incoming>,
+        peer: SocketAddr,
+        shared: &Arc<Shared>,
+        node: &Node,
+    ) -> Result<Response<AnswerBody>, Infallible> {
         let Some(protocol) = shared.site.protocol_at(request.uri().path()) else {
             self.outcome.set(None);
             self.deadline.set(Instant::now() + ANSWER_TIMEOUT);
-            return http_server::answer(shared, request, peer);
+            return http_server::answer(shared, request, peer).await;
         };
         let (head, _) = request.into_parts();
-        let opened = if shared.is_stopping() {
-            Err(Refused::new(StatusCode::SERVICE_UNAVAILABLE, "this node is going down"))
-        } else if !node.is_open() {
-            Err(Refused::new(StatusCode::SERVICE_UNAVAILABLE, "this node hands its clients over to others"))
-        } else {
-            upgrade::open(&head, shared.proxies.client(peer, &head.headers), &**protocol, &node.config().client.origins)
-        };
-        let response = match opened {
-            Ok((session, response)) => {
-                let headers = node.hooks().map(|hooks| kept(&head.headers, &hooks.keeps().headers));
-                let headers = headers.unwrap_or_default();
-                *self.opened.borrow_mut() = Some(Opening { protocol: protocol.name(), session, headers });
+        let response: Response<Full<Bytes>> = match self.open(&head, peer, protocol, shared, node).await {
+            Ok(response) => {
                 self.outcome.set(Some(Handshake::Accepted));
                 response
             }
@@ -140,7 +143,36 @@ impl Exchange {
                 refused.into()
             }
         };
-        Box::pin(ready(Ok(response.map(Into::into))))
+        Ok(response.map(Into::into))
+    }
+
+    async fn open(
+        &self,
+        head: &Parts,
+        peer: SocketAddr,
+        protocol: &Arc<dyn Protocol>,
+        shared: &Shared,
+        node: &Node,
+    ) -> Result<Response<Full<Bytes>>, Refused> {
+        // Before anything that costs more: a storm is answered, and does not keep the clients from being served.
+        node.admit_handshake().await.map_err(Refused::too_many)?;
+        if shared.is_stopping() {
+            return Err(Refused::new(StatusCode::SERVICE_UNAVAILABLE, "this node is going down"));
+        }
+        if !node.is_open() {
+            let message = "this node hands its clients over to others";
+            return Err(Refused::new(StatusCode::SERVICE_UNAVAILABLE, message));
+        }
+        let (session, response) = upgrade::open(
+            head,
+            shared.proxies.client(peer, &head.headers),
+            &**protocol,
+            &node.config().client.origins,
+        )?;
+        let headers = node.hooks().map(|hooks| kept(&head.headers, &hooks.keeps().headers));
+        let headers = headers.unwrap_or_default();
+        *self.opened.borrow_mut() = Some(Opening { protocol: protocol.name(), session, headers });
+        Ok(response)
     }
 }
 

@@ -18,7 +18,8 @@ pub struct Limits {
     /// How long an opening may take from accept to the answer. Default: 5s.
     pub handshake_timeout: Duration,
     /// Connections that may be in their opening at the same moment; more wait in the listener's backlog. On a site without
-    /// client protocols: all connections. Default: 512.
+    /// client protocols: all connections. Default: 512, and those that may wait for their turn
+    /// ([`Node::handshakes_in_line`](fanwire_node::Node::handshakes_in_line)).
     pub max_handshakes: usize,
 }
 

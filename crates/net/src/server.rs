@@ -116,7 +116,11 @@ pub async fn serve(
     site: Site,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Error> {
-    let default_limits = || Limits { max_message_size: node.config().client.max_message_size, ..Limits::default() };
+    let default_limits = || {
+        let mut limits = Limits { max_message_size: node.config().client.max_message_size, ..Limits::default() };
+        limits.max_handshakes += node.handshakes_in_line();
+        limits
+    };
     let limits = site.own_limits().unwrap_or_else(default_limits);
     let (stop, stopping) = watch::channel(false);
     let shared = Arc::new(Shared {

@@ -7,10 +7,10 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use fanwire_node::protocol::{Accepted, Opening, Rejection};
-use fanwire_node::{Protocol, Session};
+use fanwire_node::{Protocol, Session, TooMany};
 use http::header::{
-    ALLOW, CONNECTION, CONTENT_LENGTH, HOST, HeaderName, HeaderValue, ORIGIN, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
-    SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE,
+    ALLOW, CONNECTION, CONTENT_LENGTH, HOST, HeaderName, HeaderValue, ORIGIN, RETRY_AFTER, SEC_WEBSOCKET_ACCEPT,
+    SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE,
 };
 use http::request::Parts;
 use http::{HeaderMap, Method, Response, StatusCode, Version};
@@ -26,7 +26,7 @@ pub(crate) struct Refused {
     status: StatusCode,
     message: Cow<'static, str>,
     /// What the client should have known.
-    header: Option<(HeaderName, &'static str)>,
+    header: Option<(HeaderName, HeaderValue)>,
 }
 
 impl Refused {
@@ -34,8 +34,15 @@ impl Refused {
         Self { status, message: message.into(), header: None }
     }
 
+    /// More come than the node takes.
+    pub(crate) fn too_many(TooMany { retry_after }: TooMany) -> Self {
+        let seconds = HeaderValue::from(retry_after.as_secs().max(1));
+        let refused = Self::new(StatusCode::SERVICE_UNAVAILABLE, "this node takes no more at the moment");
+        Self { header: Some((RETRY_AFTER, seconds)), ..refused }
+    }
+
     fn with(self, name: HeaderName, value: &'static str) -> Self {
-        Self { header: Some((name, value)), ..self }
+        Self { header: Some((name, HeaderValue::from_static(value))), ..self }
     }
 }
 
@@ -44,7 +51,7 @@ impl From<Refused> for Response<Full<Bytes>> {
         let mut response = text(refused.status, refused.message);
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         if let Some((name, value)) = refused.header {
-            response.headers_mut().insert(name, HeaderValue::from_static(value));
+            response.headers_mut().insert(name, value);
         }
         response
     }

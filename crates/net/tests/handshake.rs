@@ -8,8 +8,8 @@ use std::time::Duration;
 use common::echo::Echo;
 use common::{Peer, Server, client_config, frame, opening};
 use fanwire_net::{Limits, Site};
-use fanwire_node::ClientConfig;
 use fanwire_node::protocol::{Accepted, Opening, Protocol, Rejection};
+use fanwire_node::{AdmissionConfig, ClientConfig};
 
 /// Takes `chat` and `text`, shows what it was given, and refuses or panics on demand.
 struct Picky;
@@ -47,6 +47,31 @@ fn opens() {
     }
     assert!(!head.contains("sec-websocket-protocol") && !head.contains("sec-websocket-extensions"), "{head}");
     peer.echo("hello");
+}
+
+#[test]
+fn what_comes_too_fast_is_told_when_to_come_back() {
+    let server = server(client_config());
+    let patience = Duration::ZERO;
+    server.node.admit_at_most(&AdmissionConfig { handshakes: 1, patience, ..AdmissionConfig::default() });
+    let heads: Vec<_> = (0..4)
+        .map(|_| {
+            let mut peer = Peer::connect(&server);
+            peer.send(opening("/ws", ""));
+            peer.head().to_lowercase()
+        })
+        .collect();
+    let refused: Vec<_> = heads.iter().filter(|head| head.starts_with("http/1.1 503 ")).collect();
+    // One may come late enough for a turn of its own.
+    assert!((2..=3).contains(&refused.len()), "{heads:?}");
+    for head in refused {
+        let after = head.lines().find_map(|line| line.strip_prefix("retry-after: ")).unwrap();
+        assert!((1..=7).contains(&after.parse::<u32>().unwrap()), "{after}");
+    }
+    server.node.admit_at_most(&AdmissionConfig { handshakes: 0, ..AdmissionConfig::default() });
+    let mut peer = Peer::connect(&server);
+    peer.send(opening("/ws", ""));
+    assert!(peer.head().starts_with("HTTP/1.1 101 "));
 }
 
 #[test]

@@ -10,11 +10,13 @@
 //! - [`Hooks`]: backends that decide about clients
 //! - [`Socket`]: what a transport implements
 //! - `drain`, `hand_over`, `rebalance`: why clients move to other nodes; `moving`: how fast
+//! - `admission`: how much a node takes in a second; `shedding`: what it gives up when it runs out of something
 //! - `cluster`: the other nodes, what they are told and asked
 //!
 //! The path: `Node::publish` → [`Broker`] → [`Dispatcher`] (one letter for each interested worker) →
 //! the worker's hub (encode once, append to the channel's turn batch) → sweep (one write per connection) → outlet.
 
+mod admission;
 pub mod authorizer;
 pub mod broker;
 pub mod capability;
@@ -42,12 +44,14 @@ mod rebalance;
 mod report;
 mod revocations;
 pub mod sequencer;
+mod shedding;
 mod subscription;
 mod sweep;
 mod users;
 mod wheel;
 mod worker;
 
+pub use admission::{AdmissionConfig, TooMany};
 pub use authorizer::Authorizer;
 pub use broker::Broker;
 pub use capability::{Action, Capability};
@@ -70,4 +74,5 @@ pub use presence::Presence;
 pub use protocol::{Encoder, Protocol, Session};
 pub use rebalance::Rebalance;
 pub use sequencer::Sequencer;
+pub use shedding::{Relief, SheddingConfig};
 pub use worker::Worker;

@@ -19,6 +19,7 @@ pub(crate) struct Metrics {
     pub(crate) delivered_bytes: Count,
     pub(crate) writes: Counter,
     pub(crate) delivery_seconds: Histogram,
+    pub(crate) worker_lag_seconds: Histogram,
     pub(crate) subscriptions: Gauge,
     pub(crate) channels: Gauge,
     pub(crate) queue_bytes: Gauge,
@@ -48,6 +49,11 @@ impl Metrics {
             "fanwire_delivery_seconds",
             Unit::Seconds,
             "From the dispatch of a broadcast to the end of its sweep, once for each worker"
+        );
+        describe_histogram!(
+            "fanwire_worker_lag_seconds",
+            Unit::Seconds,
+            "How late a worker comes to what it has to do, ten times a second"
         );
         describe_gauge!("fanwire_connections", "Open client connections");
         describe_gauge!("fanwire_handing_over", "1 while clients are asked to come back to another node, else 0");
@@ -89,6 +95,7 @@ impl Metrics {
             delivered_bytes: Count::of(counter!("fanwire_delivered_bytes_total")),
             writes: counter!("fanwire_writes_total"),
             delivery_seconds: histogram!("fanwire_delivery_seconds"),
+            worker_lag_seconds: histogram!("fanwire_worker_lag_seconds"),
             subscriptions: gauge!("fanwire_subscriptions"),
             channels: gauge!("fanwire_channels"),
             queue_bytes: gauge!("fanwire_queue_bytes"),

@@ -11,6 +11,7 @@ use fanwire_wire::{Channel, ClientInfo, Disconnect, Payload, Position, Publicati
 use futures_util::future::join_all;
 use tokio::sync::oneshot;
 
+use crate::admission::Admission;
 use crate::authorizer::Authorizer;
 use crate::broker::{self, Broker, History, PublishOptions, Published};
 use crate::client::HistoryRequest;
@@ -26,6 +27,7 @@ use crate::namespace::{Namespace, Namespaces};
 use crate::presence::{Presence, PresenceStats};
 use crate::rebalance::Rebalancing;
 use crate::revocations::Revocations;
+use crate::shedding::Shedding;
 use crate::users::Users;
 use crate::{Dispatcher, Worker};
 
@@ -42,6 +44,8 @@ pub struct Node {
     metrics: Metrics,
     /// Connections of each worker, those on their way to it included.
     connections: Box<[AtomicUsize]>,
+    admission: Admission,
+    shedding: Shedding,
     handing_over: HandOver,
     way_down: Drain,
     rebalancing: Rebalancing,
@@ -139,6 +143,7 @@ impl Node {
     #[must_use]
     pub fn new(parts: Parts) -> Arc<Self> {
         let Parts { config, dispatcher, broker, presence, authorizer, hooks } = parts;
+        let shedding = Shedding::new(dispatcher.mailboxes().len());
         Arc::new(Self {
             connections: dispatcher.mailboxes().iter().map(|_| AtomicUsize::new(0)).collect(),
             name: config.name.clone(),
@@ -149,6 +154,8 @@ impl Node {
             authorizer,
             hooks,
             metrics: Metrics::new(),
+            admission: Admission::new(),
+            shedding,
             handing_over: HandOver::default(),
             way_down: Drain::new(),
             rebalancing: Rebalancing::default(),
@@ -222,6 +229,7 @@ impl Node {
     /// Codes 100, 102, 108, and 112 if the position belongs to another life of the stream.
     pub async fn history(&self, channel: &Channel, request: HistoryRequest) -> Result<History, Refusal> {
         self.keeps_history(channel)?;
+        self.answers_queries()?;
         let history = self.broker.history(channel, request.query(self.config().client.history_limit)).await;
         let history = history.map_err(|error| self.unavailable(&error))?;
         let elsewhere = |since: &Position| !since.epoch.is_empty() && since.epoch != history.top.epoch;
@@ -248,6 +256,7 @@ impl Node {
     /// Codes 100, 102 and 108.
     pub async fn members(&self, channel: &Channel) -> Result<Vec<Arc<ClientInfo>>, Refusal> {
         self.knows_presence(channel)?;
+        self.answers_queries()?;
         self.presence.members(channel).await.map_err(|error| self.unavailable(&error))
     }
 
@@ -258,6 +267,7 @@ impl Node {
     /// Codes 100, 102 and 108.
     pub async fn presence_stats(&self, channel: &Channel) -> Result<PresenceStats, Refusal> {
         self.knows_presence(channel)?;
+        self.answers_queries()?;
         self.presence.stats(channel).await.map_err(|error| self.unavailable(&error))
     }
 
@@ -268,6 +278,7 @@ impl Node {
     /// Codes 100, 102 and 108.
     pub async fn connections_of(&self, channel: &Channel, users: &[String]) -> Result<Vec<usize>, Refusal> {
         self.knows_presence(channel)?;
+        self.answers_queries()?;
         self.presence.connections(channel, users).await.map_err(|error| self.unavailable(&error))
     }
 
@@ -402,6 +413,14 @@ impl Node {
     /// Keeps the node from ending as long as it is held, and no longer than [`Node::shut_down`] has patience.
     pub(crate) fn pending_farewell(&self) -> Arc<()> {
         Arc::clone(&self.farewells)
+    }
+
+    pub(crate) fn admission(&self) -> &Admission {
+        &self.admission
+    }
+
+    pub(crate) fn shedding(&self) -> &Shedding {
+        &self.shedding
     }
 
     pub(crate) fn handing_over(&self) -> &HandOver {

@@ -8,9 +8,11 @@ use fanwire_wire::Disconnect;
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
+use crate::Node;
 use crate::hub::{Hub, LocalChannel, Mark};
 use crate::metrics::Metrics;
 use crate::outlet::Outlet;
+use crate::shedding::{Relief, Shedding};
 
 /// Sealed batches on their way to their subscribers.
 #[derive(Default)]
@@ -61,9 +63,10 @@ impl Sweeps {
     /// Seals the open batches, then writes one slice of what is sealed.
     ///
     /// Returns whether anything is left, and the connections that ended.
-    pub(crate) fn advance(&mut self, hub: &Hub, metrics: &Metrics, second: u32) -> (bool, Vec<(u32, Disconnect)>) {
+    pub(crate) fn advance(&mut self, hub: &Hub, node: &Node, second: u32) -> (bool, Vec<(u32, Disconnect)>) {
+        let metrics = node.metrics();
         self.seal(hub);
-        let sweeps = self.gather(metrics);
+        let sweeps = self.gather(metrics, node.shedding());
         if sweeps > 1 {
             // Stable, so that the batches of one connection keep their order.
             self.slice.sort_by_key(|delivery| Rc::as_ptr(&delivery.outlet).cast::<()>() as usize);
@@ -112,14 +115,14 @@ impl Sweeps {
     }
 
     /// Collects the next slice, a fair share from each running sweep; returns how many had a share.
-    fn gather(&mut self, metrics: &Metrics) -> usize {
+    fn gather(&mut self, metrics: &Metrics, shedding: &Shedding) -> usize {
         let share = (SLICE / self.running.len().max(1)).max(MIN_SHARE);
         let round = self.running.len();
         let mut sweeps = 0;
         while sweeps < round && self.slice.len() < SLICE {
             sweeps += 1;
             let Some(mut sweep) = self.running.pop_front() else { break };
-            if sweep.gather(share, &mut self.slice, metrics) {
+            if sweep.gather(share, &mut self.slice, metrics, shedding) {
                 self.running.push_back(sweep);
             } else {
                 self.bytes -= sweep.batch.len();
@@ -155,7 +158,8 @@ impl Sweeps {
 
 impl Sweep {
     /// Collects up to `share` deliveries; false when the sweep is at its end.
-    fn gather(&mut self, share: usize, slice: &mut Vec<Delivery>, metrics: &Metrics) -> bool {
+    fn gather(&mut self, share: usize, slice: &mut Vec<Delivery>, metrics: &Metrics, shedding: &Shedding) -> bool {
+        let spare_slow = shedding.relief() >= Relief::Publications;
         let mut groups = self.channel.groups.borrow_mut();
         let group = &mut groups[self.group];
         self.cursor = self.cursor.min(group.entries.len());
@@ -176,6 +180,11 @@ impl Sweep {
                 0 => (self.batch.clone(), self.marks.len()),
                 _ => (self.batch.slice(skip as usize..), self.marks.iter().filter(|mark| mark.end > skip).count()),
             };
+            // At most once: who has a position would notice, and ask for it again.
+            if spare_slow && !entry.subscription.terms.positioned && entry.outlet.blocked_bytes() > 0 {
+                shedding.count(Relief::Publications, count as u64);
+                continue;
+            }
             publications += count;
             slice.push(Delivery { outlet: Rc::clone(&entry.outlet), frames });
         }

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fanwire_wire::{Channel, Disconnect, Position, Unsubscribe};
+use fanwire_wire::{Broadcast, Channel, Disconnect, Position, Unsubscribe};
 use futures_util::FutureExt;
 use slab::Slab;
 use smallvec::SmallVec;
@@ -20,6 +20,7 @@ use crate::hub::{Gap, Hub, Outcome};
 use crate::mailbox::{Letter, Mailbox};
 use crate::outlet::Socket;
 use crate::protocol::Session;
+use crate::shedding::Relief;
 use crate::subscription::Subscription;
 use crate::sweep::Sweeps;
 use crate::wheel::Wheel;
@@ -80,6 +81,7 @@ impl Worker {
         });
         tokio::task::spawn_local(vital("delivery", Rc::clone(&worker).deliver()));
         tokio::task::spawn_local(vital("timers", Rc::clone(&worker).keep_time()));
+        tokio::task::spawn_local(vital("vitals", Rc::clone(&worker).measure()));
         worker
     }
 
@@ -250,7 +252,7 @@ impl Worker {
                 if sweeps.have_room() {
                     self.open_letters(&mut letters);
                 }
-                let (more, ended) = sweeps.advance(&self.hub, self.node.metrics(), self.second());
+                let (more, ended) = sweeps.advance(&self.hub, &self.node, self.second());
                 for (key, disconnect) in ended {
                     self.end(key, disconnect);
                 }
@@ -267,6 +269,8 @@ impl Worker {
             match letters.pop_front() {
                 None => return,
                 Some(Letter::Run(task)) => task(self),
+                Some(Letter::Dispatch(Broadcast::Join(..) | Broadcast::Leave(..), _))
+                    if self.node.shedding().gives_up(Relief::Memberships) => {}
                 Some(Letter::Dispatch(broadcast, at)) => {
                     let Outcome { ended, gap, late } = self.hub.dispatch(&broadcast, at);
                     for (key, disconnect) in ended {
@@ -367,6 +371,23 @@ impl Worker {
             }
             self.hub.meter.tick();
             self.report(&mut reported);
+        }
+    }
+
+    /// Measures how late this worker comes to what it has to do, and what waits for its clients.
+    async fn measure(self: Rc<Self>) {
+        const EVERY: Duration = Duration::from_millis(100);
+        let vitals = self.node.shedding().vitals(self.index);
+        // Of the last two seconds: one that was not late says that the others were no more than a hitch.
+        let mut lags = VecDeque::from([Duration::ZERO; 20]);
+        loop {
+            let due = Instant::now() + EVERY;
+            sleep_until(due).await;
+            let lag = due.elapsed();
+            self.node.metrics().worker_lag_seconds.record(lag.as_secs_f64());
+            lags.pop_front();
+            lags.push_back(lag);
+            vitals.set(lags.iter().copied().min().unwrap_or_default(), self.queued.get());
         }
     }
 

@@ -30,8 +30,23 @@ pub(crate) fn merge(running: &Config, wanted: &Config) -> Config {
 pub(crate) fn compare(running: &Config, wanted: &Config) -> Changes {
     let merged = merge(running, wanted);
     // Without a rest: whoever adds a section decides here what becomes of it.
-    let Config { listen, proxy, tls, node, broker, client, drain, token, log, trace, api_key, hook, namespace } =
-        wanted;
+    let Config {
+        listen,
+        proxy,
+        tls,
+        node,
+        broker,
+        client,
+        admission,
+        shedding,
+        drain,
+        token,
+        log,
+        trace,
+        api_key,
+        hook,
+        namespace,
+    } = wanted;
     let needs_restart = [
         differing("listen", &running.listen, listen),
         differing("proxy", &running.proxy, proxy),
@@ -39,6 +54,8 @@ pub(crate) fn compare(running: &Config, wanted: &Config) -> Changes {
         differing("node", &running.node, node),
         differing("broker", &running.broker, broker),
         differing("client", &merged.client, client),
+        differing("admission", &running.admission, admission),
+        differing("shedding", &running.shedding, shedding),
         differing("drain", &running.drain, drain),
         differing("log", &running.log, log),
         differing("trace", &running.trace, trace),

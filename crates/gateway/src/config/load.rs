@@ -90,6 +90,8 @@ fn read(defaults: Config, mut table: Table, mistakes: &mut Vec<String>) -> Confi
         node: section(defaults.node, table.remove("node"), "node", mistakes),
         broker: section(defaults.broker, table.remove("broker"), "broker", mistakes),
         client: section(defaults.client, table.remove("client"), "client", mistakes),
+        admission: section(defaults.admission, table.remove("admission"), "admission", mistakes),
+        shedding: section(defaults.shedding, table.remove("shedding"), "shedding", mistakes),
         drain: section(defaults.drain, table.remove("drain"), "drain", mistakes),
         token: token(defaults.token, table.remove("token"), mistakes),
         log: section(defaults.log, table.remove("log"), "log", mistakes),
@@ -213,6 +215,8 @@ mod tests {
         assert_eq!(config.node, Config::default().node);
         assert_eq!(config.broker, Config::default().broker);
         assert_eq!(config.client, Config::default().client);
+        assert_eq!(config.admission, Config::default().admission);
+        assert_eq!(config.shedding, Config::default().shedding);
         assert_eq!(config.drain, Config::default().drain);
         assert_eq!(config.log, Config::default().log);
         assert!(config.namespace.is_empty() && config.api_key.is_empty() && config.hook.is_empty());

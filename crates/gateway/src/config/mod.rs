@@ -31,6 +31,10 @@ pub(crate) struct Config {
     pub broker: Broker,
     /// `[client]`
     pub client: fanwire_node::ClientConfig,
+    /// `[admission]`
+    pub admission: fanwire_node::AdmissionConfig,
+    /// `[shedding]`
+    pub shedding: fanwire_node::SheddingConfig,
     /// `[drain]`
     pub drain: fanwire_node::DrainConfig,
     /// `[token]`
@@ -302,6 +306,8 @@ impl Config {
             mistakes.extend(self.broker.redis.mistakes().into_iter().map(|mistake| format!("broker.redis.{mistake}")));
         }
         mistakes.extend(self.trace.mistakes().into_iter().map(|mistake| format!("trace.{mistake}")));
+        mistakes.extend(self.admission.mistakes().into_iter().map(|mistake| format!("admission.{mistake}")));
+        mistakes.extend(self.shedding.mistakes().into_iter().map(|mistake| format!("shedding.{mistake}")));
         mistakes.extend(self.drain.mistakes().into_iter().map(|mistake| format!("drain.{mistake}")));
         if self.client.pong_timeout >= self.client.ping_interval {
             mistakes.push("client.pong_timeout: must be shorter than client.ping_interval".to_owned());

@@ -11,6 +11,7 @@ use fanwire_wire::{Channel, Disconnect, Position, Refusal};
 use super::join::{Prepared, Wanted};
 use super::rights::second;
 use super::{Client, Failure, Status, Subscribed, Timers};
+use crate::admission::Kind;
 use crate::authorizer::{AuthError, Grant, Identity};
 use crate::hooks::{ConnectQuestion, Welcome};
 use crate::metrics;
@@ -121,6 +122,7 @@ impl Client {
         }
         // Until the answer is known; a second request does not get in between.
         self.status.set(Status::Refused);
+        self.worker.node().admit(Kind::Connect).await?;
         let (Welcome { identity, data, .. }, told) = self.welcome(&mut request).await?;
         if self.is_closed() {
             return Err(Disconnect::ConnectionClosed.into());

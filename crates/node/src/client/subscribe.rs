@@ -9,6 +9,7 @@ use fanwire_wire::{Broadcast, Channel, Disconnect, Payload, Position, Publicatio
 use super::join::Wanted;
 use super::rights::Right;
 use super::{Client, Failure};
+use crate::admission::Kind;
 use crate::authorizer::Grant;
 use crate::clock;
 use crate::protocol::Event;
@@ -63,10 +64,12 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// Codes 102, 103, 105, 106, 107, 109 and 112 as refusals; a token made for somebody else ends the connection (3500).
+    /// Codes 102, 103, 105, 106, 107, 109, 111 and 112 as refusals; a token made for somebody else ends the connection (3500).
     pub async fn subscribe(self: &Rc<Self>, request: SubscribeRequest) -> Result<Subscribed, Failure> {
         let channel = Channel::new(&request.channel).map_err(|_| Refusal::BadRequest)?;
         self.check_room(&channel)?;
+        let kind = if request.since.is_some() { Kind::Recovery } else { Kind::Subscribe };
+        self.worker.node().admit(kind).await?;
         let Right { origin, grant, issued } = self.authorize(&channel, &request.token, request.data).await?;
         let prepared = self
             .prepare(Wanted {
