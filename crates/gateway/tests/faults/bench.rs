@@ -8,6 +8,7 @@ use bytes::Bytes;
 use fanwire_testkit::oracle::{At, Entry, Event, Log, Marker, Outcome, Record, Rules, Stream};
 use fanwire_wire::cluster::Envelope;
 use fanwire_wire::{Broadcast, Stamp};
+use rustix::process::Signal;
 use tokio::time::{Instant, sleep};
 
 use crate::figures::{Figures, Times};
@@ -37,6 +38,8 @@ pub(crate) struct Setup {
     pub(crate) on_one: bool,
     /// After how long without Redis a gateway hands its clients over, as its configuration says it.
     pub(crate) give_up_after: &'static str,
+    /// More sections of the configuration.
+    pub(crate) more: &'static str,
 }
 
 impl Default for Setup {
@@ -50,6 +53,7 @@ impl Default for Setup {
             plain: (100, 20),
             on_one: false,
             give_up_after: "0s",
+            more: "",
         }
     }
 }
@@ -63,6 +67,7 @@ pub(crate) struct Bench {
     pub(crate) subscribers: Vec<Subscriber>,
     manners: Manners,
     give_up_after: &'static str,
+    more: &'static str,
     nodes: Nodes,
     channels: Vec<String>,
     publisher: Publisher,
@@ -107,7 +112,7 @@ impl Bench {
                 address = proxy.address();
                 proxies.push(proxy);
             }
-            gateways.push(Gateway::start(&config(address, setup.give_up_after), space).await);
+            gateways.push(Gateway::start(&config(address, setup.give_up_after, setup.more), space).await);
         }
         let nodes = Nodes::default();
         nodes.set(gateways.iter().map(address).collect());
@@ -124,6 +129,7 @@ impl Bench {
             subscribers,
             manners,
             give_up_after: setup.give_up_after,
+            more: setup.more,
             nodes,
             channels,
             publisher,
@@ -158,6 +164,19 @@ impl Bench {
         self.nodes.set(alive.map(address).collect());
     }
 
+    /// Tells a gateway to end, as an upgrade does, and waits until it has; returns how long that took. Fails unless it ends
+    /// well.
+    pub(crate) async fn end(&mut self, number: usize) -> Duration {
+        let begun = Instant::now();
+        self.gateways[number].signal(Signal::TERM);
+        let gateway = &mut self.gateways[number];
+        until(PATIENCE, "the gateway has ended", async || gateway.has_ended()).await;
+        let took = begun.elapsed();
+        let alive = self.gateways.iter().filter(|gateway| gateway.is_alive());
+        self.nodes.set(alive.map(address).collect());
+        took
+    }
+
     /// How many clients are on a gateway.
     pub(crate) fn clients_of(&self, number: usize) -> usize {
         let address = self.gateways[number].public;
@@ -167,7 +186,7 @@ impl Bench {
     /// Starts another gateway in the place of a killed one.
     pub(crate) async fn replace(&mut self, number: usize) {
         let redis = self.proxies.get(number).map_or_else(|| self.redis.address(), Proxy::address);
-        self.gateways[number] = Gateway::start(&config(redis, self.give_up_after), None).await;
+        self.gateways[number] = Gateway::start(&config(redis, self.give_up_after, self.more), None).await;
         self.nodes.set(self.gateways.iter().map(address).collect());
     }
 
@@ -293,7 +312,7 @@ fn address(gateway: &Gateway) -> Address {
 }
 
 /// Histories are long enough to hold everything, so that the oracle can read all of it.
-fn config(redis: SocketAddr, give_up_after: &str) -> String {
+fn config(redis: SocketAddr, give_up_after: &str, more: &str) -> String {
     format!(
         r#"
 [broker]
@@ -310,6 +329,7 @@ history_ttl = "1h"
 recovery = true
 [[namespace]]
 name = "plain"
+{more}
 "#
     )
 }

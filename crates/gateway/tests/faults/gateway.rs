@@ -124,6 +124,30 @@ impl Gateway {
         }
     }
 
+    /// Whether the process has ended by itself. Fails if it did not end well.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        let Some(child) = &mut self.child else { return true };
+        let Some(status) = child.try_wait().expect("it can be waited for") else { return false };
+        self.child = None;
+        self.watcher.abort();
+        assert!(status.success(), "{status}");
+        self.check_log();
+        true
+    }
+
+    /// The process.
+    pub(crate) fn pid(&self) -> Pid {
+        Pid::from_child(self.child.as_ref().expect("the gateway runs"))
+    }
+
+    /// The most memory the process ever had, in bytes.
+    pub(crate) fn peak_memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid().as_raw_nonzero()));
+        let status = status.expect("the process is there");
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("its peak");
+        peak.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
+    }
+
     /// Whether it was killed.
     pub(crate) fn is_alive(&self) -> bool {
         self.child.is_some()

@@ -4,7 +4,7 @@
 //! Each test breaks one thing under load, prints a line of figures, and has every subscriber's log judged by
 //! `fanwire_testkit::oracle`. docs/reliability.md says what was found.
 //!
-//! - the faults: [`redis_down`], [`subscriber_leg`], [`network`], [`nodes`], and [`all_at_once`]
+//! - the faults: [`redis_down`], [`subscriber_leg`], [`network`], [`nodes`], [`overload`], and [`all_at_once`]
 //! - [`bench`]: a cluster under load, from its start to the verdict; [`figures`]: what is printed
 //! - the parts of a cluster: [`gateway`], [`redis`], [`proxy`], [`netns`]; its users: [`publisher`], [`subscriber`]
 
@@ -16,6 +16,7 @@ mod http;
 mod netns;
 mod network;
 mod nodes;
+mod overload;
 mod proxy;
 mod publisher;
 mod redis;

@@ -33,6 +33,49 @@ async fn f14_killed() {
     assert!(clean < 12 * SECOND, "presence clean after {clean:?}");
 }
 
+/// Nodes that let 50 clients go in a second.
+const DRAIN: &str = "[drain]\ngrace = \"0s\"\nrate = 50\ndeadline = \"30s\"";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a stage of its own: ./test faults"]
+async fn f15_rolling_restart() {
+    let mut bench = Bench::start(Setup { more: DRAIN, ..Setup::default() }).await;
+    bench.fault_begins().await;
+    let mut longest = Duration::ZERO;
+    for _ in 0..long_or(5, 1) {
+        for node in 0..NODES {
+            longest = longest.max(bench.end(node).await);
+            bench.replace(node).await;
+        }
+    }
+    bench.fault_ends();
+    say(&format!("  each node ended with 0, after {:.1} s at most", longest.as_secs_f64()));
+    let figures = bench.finish(long_or("F15 rolling restart, 5 rounds", "F15 rolling restart")).await;
+    figures.assert_clean();
+    assert_eq!((figures.report.told, figures.report.failed_recoveries), (0, 0), "nobody lost anything");
+    assert!(longest < 30 * SECOND, "before the deadline: {longest:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a stage of its own: ./test faults"]
+async fn f16_killed_while_clients_move() {
+    let setup = Setup { more: DRAIN, ..Setup::default() };
+    let mut bench = Bench::start(setup).await;
+    let begun = bench.fault_begins().await;
+    let all = bench.clients_of(0);
+    bench.gateways[0].signal(rustix::process::Signal::TERM);
+    until(30 * SECOND, "some have moved", async || bench.clients_of(0) < all * 2 / 3).await;
+    assert!(bench.clients_of(0) > 0, "and not all of them");
+    bench.kill(0);
+    bench.fault_ends();
+    until(30 * SECOND, "presence is clean", async || present(&bench, setup.recoverable.1).await == setup.recoverable.0)
+        .await;
+    say(&format!("  presence clean {:.2} s after the signal", begun.elapsed().as_secs_f64()));
+    let figures = bench.finish("F16 a node killed while its clients move").await;
+    figures.assert_clean();
+    assert_eq!((figures.report.told, figures.report.failed_recoveries), (0, 0), "nobody lost anything");
+}
+
 /// Who is there, in all channels, as another node sees it.
 async fn present(bench: &Bench, channels: usize) -> usize {
     let mut sum = 0;
@@ -47,7 +90,7 @@ async fn present(bench: &Bench, channels: usize) -> usize {
 #[ignore = "a stage of its own: ./test faults"]
 async fn f17_storm() {
     let load = Load { rate: 20, ..Setup::default().load };
-    let clients = long_or(8000, 4000);
+    let clients = long_or(9000, 4000);
     let setup = Setup { load, recoverable: (clients, 20), plain: (0, 0), on_one: true, ..Setup::default() };
     let mut bench = Bench::start(setup).await;
     let begun = bench.fault_begins().await;
@@ -67,9 +110,15 @@ async fn f17_storm() {
     let mut times = back(&bench);
     times.sort();
     let after = |share: f64| (times[((moved - 1) as f64 * share) as usize] - begun).as_secs_f64();
+    let mut refused = 0.0;
+    for gateway in &bench.gateways[1..] {
+        refused += gateway.metric("fanwire_admissions_total", "kind=\"handshake\",outcome=\"refused\"").await;
+    }
+    let peaks = bench.gateways[1..].iter().map(|gateway| gateway.peak_memory() / (1024 * 1024));
+    say(&format!("  {refused} openings told to come later; at most {} MiB", peaks.max().unwrap_or_default()));
     say(&format!("  half of {moved} are back after {:.2} s, 99 % after {:.2} s", after(0.5), after(0.99)));
     let figures =
-        bench.finish(long_or("F17 a node with 8,000 clients killed", "F17 a node with 4,000 clients killed")).await;
+        bench.finish(long_or("F17 a node with 9,000 clients killed", "F17 a node with 4,000 clients killed")).await;
     figures.assert_clean();
     assert_eq!((figures.report.told, figures.report.failed_recoveries), (0, 0), "everybody has recovered");
     let most = (2 * setup.recoverable.1 * (NODES - 1)) as u64;

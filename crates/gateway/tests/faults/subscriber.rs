@@ -16,7 +16,7 @@ use tokio::select;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
-use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, client_async};
 
 use crate::publisher::Nodes;
@@ -71,6 +71,7 @@ impl Subscriber {
             position: None,
             requests: 0,
             failures: 0,
+            retry_after: None,
             again: None,
             live: false,
         };
@@ -123,6 +124,8 @@ struct Client {
     requests: u32,
     /// Attempts in a row that came to nothing.
     failures: u32,
+    /// The node has said when to come back.
+    retry_after: Option<Duration>,
     /// When to ask for the subscription again.
     again: Option<Instant>,
     /// The node has confirmed the subscription. What comes without is left over from the one before.
@@ -209,7 +212,8 @@ impl Client {
             if self.notes.lock().dead.is_some() {
                 return;
             }
-            sleep(self.pause()).await;
+            let pause = self.pause();
+            sleep(self.retry_after.take().unwrap_or(pause)).await;
             node = self.nodes.pick(Some(node)).public;
         }
     }
@@ -219,7 +223,15 @@ impl Client {
         let stream = timeout(PATIENCE, TcpStream::connect(node)).await.ok()?.ok()?;
         stream.set_nodelay(true).ok()?;
         let opened = client_async(format!("ws://{node}/connection/websocket"), stream);
-        let (mut socket, _) = timeout(PATIENCE, opened).await.ok()?.ok()?;
+        let (mut socket, _) = match timeout(PATIENCE, opened).await.ok()? {
+            Ok(opened) => opened,
+            Err(Error::Http(answer)) => {
+                let after = answer.headers().get("retry-after")?.to_str().ok()?.parse().ok()?;
+                self.retry_after = Some(Duration::from_secs(after));
+                return None;
+            }
+            Err(_) => return None,
+        };
         self.again = None;
         let connect = format!("{}\n{}", json!({ "id": 1, "connect": {} }), self.subscribe());
         socket.send(Message::text(connect)).await.ok()?;
