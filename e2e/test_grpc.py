@@ -9,6 +9,8 @@ import urllib.parse
 import urllib.request
 
 import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2
 from grpc_tools import protoc
 
 import fanwire
@@ -18,6 +20,9 @@ PROTO = fanwire.ROOT / "proto/fanwire/control/v1/control.proto"
 KEY = "a-key-that-only-these-tests-know"
 
 CONFIG = f"""
+[control]
+reflection = true
+
 [[api_key]]
 name = "backend"
 secret = "{KEY}"
@@ -143,6 +148,40 @@ class ControlTest(unittest.TestCase):
         self.call("Info", info, metadata=[("authorization", f"apikey {KEY}")])
         for metadata in ([], [("x-api-key", "another-key-that-nobody-knows")]):
             self.assertEqual(self.refused("Info", info, metadata=metadata), (grpc.StatusCode.UNAUTHENTICATED, "101"))
+
+    def test_health_needs_no_key(self):
+        check = health_pb2_grpc.HealthStub(self.channel).Check
+        for service in ("", "fanwire.control.v1.Control"):
+            answer = check(health_pb2.HealthCheckRequest(service=service), timeout=fanwire.LIMIT)
+            self.assertEqual(answer.status, health_pb2.HealthCheckResponse.SERVING)
+        with self.assertRaises(grpc.RpcError) as refused:
+            check(health_pb2.HealthCheckRequest(service="nobody.knows"), timeout=fanwire.LIMIT)
+        self.assertEqual(refused.exception.code(), grpc.StatusCode.NOT_FOUND)
+
+    def test_a_watch_ends_with_its_node(self):
+        with fanwire.Gateway() as gateway, grpc.insecure_channel(urllib.parse.urlsplit(gateway.control).netloc) as channel:
+            watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=fanwire.LIMIT)
+            self.assertEqual(next(watch).status, health_pb2.HealthCheckResponse.SERVING)
+            gateway.process.terminate()
+            with self.assertRaises(grpc.RpcError) as ended:
+                for answer in watch:
+                    self.assertEqual(answer.status, health_pb2.HealthCheckResponse.NOT_SERVING)
+            self.assertEqual(ended.exception.code(), grpc.StatusCode.UNAVAILABLE)
+
+    def test_reflection(self):
+        # The package has code for v1alpha alone; v1 has the same messages by another name.
+        describe = self.channel.stream_stream(
+            "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+            request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
+            response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
+        )
+        request = reflection_pb2.ServerReflectionRequest(list_services="")
+        [answer] = describe(iter([request]), metadata=[("x-api-key", KEY)], timeout=fanwire.LIMIT)
+        names = {service.name for service in answer.list_services_response.service}
+        self.assertLessEqual({"fanwire.control.v1.Control", "grpc.health.v1.Health"}, names)
+        with self.assertRaises(grpc.RpcError) as refused:
+            list(describe(iter([request]), timeout=fanwire.LIMIT))
+        self.assertEqual(refused.exception.code(), grpc.StatusCode.UNAUTHENTICATED)
 
     def post(self, method, params):
         request = urllib.request.Request(

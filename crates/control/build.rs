@@ -22,7 +22,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     json(&mut config, &pool);
     let (requests, responses) = (requests(&pool), responses(&pool));
     let document = openapi::document(&pool, &requests, &responses, ALWAYS)?;
-    std::fs::write(Path::new(&std::env::var("OUT_DIR")?).join("openapi.json"), document)?;
+    let out = std::env::var("OUT_DIR")?;
+    std::fs::write(Path::new(&out).join("openapi.json"), document)?;
+    // What reflection answers.
+    std::fs::write(Path::new(&out).join("control.bin"), pool.encode_to_vec())?;
     tonic_prost_build::configure().build_transport(false).use_arc_self(true).compile_fds_with_config(files, config)?;
     Ok(())
 }

@@ -6,19 +6,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use fanwire_node::Node;
+use fanwire_node::{Node, Phase};
 use fanwire_wire::Refusal;
 use http::header::{self, HeaderValue};
 use http::request::Parts;
 use http::{Request, Response, StatusCode};
 use tokio::sync::mpsc;
+use tonic_health::pb::health_server::HealthServer;
 
 use crate::audit::{Audit, Entry};
 use crate::caller::{Caller, Ring};
 use crate::document;
+use crate::health::{Health, Ready};
 use crate::keys::Keys;
 use crate::methods::{Method, Reload, write};
 use crate::metrics::Metrics;
+use crate::reflection::{self, Reflection};
 use crate::types::{Fault, Reply};
 
 /// The control plane of one node. It serves everything under `/api`.
@@ -29,6 +32,8 @@ pub struct Api {
     ring: Ring,
     /// Who reads the configuration again.
     pub(crate) reader: Option<mpsc::Sender<Reload>>,
+    pub(crate) health: HealthServer<Health>,
+    pub(crate) reflection: Option<Reflection>,
 }
 
 /// What a path stands for.
@@ -44,7 +49,22 @@ impl Api {
     /// Makes the control plane of a node.
     #[must_use]
     pub fn new(node: Arc<Node>, keys: &Keys, audit: Audit) -> Self {
-        Self { node, metrics: Metrics::new(), audit, ring: Ring::new(keys), reader: None }
+        let of_node = Arc::clone(&node);
+        let ready: Ready = Arc::new(move || of_node.phase() == Phase::Active && of_node.is_open());
+        let health = Health::service(Arc::clone(&node), ready);
+        Self { node, metrics: Metrics::new(), audit, ring: Ring::new(keys), reader: None, health, reflection: None }
+    }
+
+    /// Lets `ready` say whether new clients are welcome, for gRPC's health checks. Without it that is what the node itself says.
+    #[must_use]
+    pub fn with_readiness(self, ready: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        Self { health: Health::service(Arc::clone(&self.node), Arc::new(ready)), ..self }
+    }
+
+    /// Describes the services to callers of gRPC's reflection that have a key.
+    #[must_use]
+    pub fn with_reflection(self) -> Self {
+        Self { reflection: Some(reflection::service()), ..self }
     }
 
     /// Lets `reader` answer the calls of `reload`.

@@ -10,11 +10,15 @@ use http_body::Body;
 use tokio::time::timeout;
 use tonic::codegen::{BoxFuture, Service, StdError};
 use tonic::metadata::MetadataValue;
+use tonic::server::NamedService;
 use tonic::{Code, Status};
+use tonic_health::pb::health_server::HealthServer;
 
 use crate::Api;
+use crate::health::Health;
 use crate::methods::Method;
 use crate::proto::control_server::{ControlServer, SERVICE_NAME};
+use crate::reflection;
 use crate::types::Fault;
 
 /// The largest message taken, in bytes.
@@ -37,6 +41,13 @@ impl Api {
         B::Error: Into<StdError> + Send + 'static,
     {
         let (mut head, body) = request.into_parts();
+        let service = head.uri.path().split('/').nth(1).unwrap_or_default();
+        if service == HealthServer::<Health>::NAME {
+            // Probes have no keys.
+            let called: BoxFuture<_, _> = self.health.clone().call(Request::from_parts(head, body));
+            return called.await.unwrap_or_else(|never: Infallible| match never {});
+        }
+        let reflection = self.reflection.clone().filter(|_| service == reflection::SERVICE_NAME);
         let method = method(head.uri.path());
         match self.authenticate(&head) {
             Ok(caller) => head.extensions.insert(caller),
@@ -45,6 +56,10 @@ impl Api {
                 return Status::from(fault).into_http();
             }
         };
+        if let Some(describe) = reflection {
+            let described = describe(Request::from_parts(head, tonic::body::Body::new(body))).await;
+            return described.unwrap_or_else(|never| match never {});
+        }
         let deadline = deadline(&head.headers);
         let mut service = ControlServer::from_arc(self).max_decoding_message_size(MAX_MESSAGE);
         let called: BoxFuture<_, Infallible> = service.call(Request::from_parts(head, body));

@@ -19,12 +19,14 @@ mod audit;
 mod caller;
 mod document;
 mod grpc;
+mod health;
 mod json;
 mod keys;
 mod methods;
 mod metrics;
 mod pace;
 pub mod proto;
+mod reflection;
 mod types;
 
 pub use api::Api;

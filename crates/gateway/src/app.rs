@@ -90,7 +90,16 @@ pub(crate) fn run(config: &Config, mode: Mode, source: Option<Source>) -> Result
             hooks: Some(Box::new(hooks)),
         });
         node.admit_at_most(&config.admission);
-        let mut api = Api::new(Arc::clone(&node), &keys, config.log.audit);
+        let readiness = Readiness {
+            node: Arc::clone(&node),
+            health: health.clone(),
+            unready_when_down: config.broker.redis.unready_when_down,
+        };
+        let ready = readiness.clone();
+        let mut api = Api::new(Arc::clone(&node), &keys, config.log.audit).with_readiness(move || ready.is_ready());
+        if config.control.reflection {
+            api = api.with_reflection();
+        }
         let (reader, wishes) = mpsc::channel(MAX_WAITING);
         if source.is_some() {
             api = api.with_reader(reader);
@@ -101,11 +110,6 @@ pub(crate) fn run(config: &Config, mode: Mode, source: Option<Source>) -> Result
         let proxies = Proxies::new(&config.proxy.trusted).map_err(Mistakes)?;
         let public = if config.proxy.protocol { proxies.clone().with_protocol() } else { proxies.clone() };
         let mut listeners = Listeners::bind(&config.listen, certificates, [public, proxies])?;
-        let readiness = Readiness {
-            node: Arc::clone(&node),
-            health: health.clone(),
-            unready_when_down: config.broker.redis.unready_when_down,
-        };
         let control = format!("http://{}", listeners.control_addr());
 
         listeners.public(public_site);

@@ -47,7 +47,8 @@ pub(crate) fn live() -> Handler {
     Arc::new(|_request| text(StatusCode::OK, "application/json", "{\"status\":\"live\"}"))
 }
 
-/// What `/health/ready` looks at.
+/// What `/health/ready` and the health checks of gRPC look at.
+#[derive(Clone)]
 pub(crate) struct Readiness {
     pub(crate) node: Arc<Node>,
     /// Of the broker, if that can be ill.
@@ -56,23 +57,37 @@ pub(crate) struct Readiness {
 }
 
 impl Readiness {
-    /// Serves `/health/ready`: new clients are welcome.
+    /// Whether new clients are welcome.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.status().0
+    }
+
+    /// The same with the word for it.
     ///
     /// An overloaded node says so and stays ready: it turns new clients away by itself, and backends still reach it.
     /// A node that Redis does not reach is degraded, and still ready unless configured otherwise: an outage of Redis must not
     /// take all nodes out of a balancer at once.
+    fn status(&self) -> (bool, &'static str) {
+        match () {
+            () if self.node.phase() > Phase::Active => (false, "shutting down"),
+            () if !self.node.is_open() => (false, "handing over"),
+            () if !self.is_up() => (!self.unready_when_down, "degraded"),
+            () if self.node.relief() > Relief::Nothing => (true, "overloaded"),
+            () => (true, "ready"),
+        }
+    }
+
+    fn is_up(&self) -> bool {
+        self.health.as_ref().is_none_or(fanwire_redis::Health::is_up)
+    }
+
+    /// Serves `/health/ready`.
     pub(crate) fn handler(self) -> Handler {
         Arc::new(move |_request| {
-            let up = self.health.as_ref().is_none_or(fanwire_redis::Health::is_up);
-            let (ready, status) = match () {
-                () if self.node.phase() > Phase::Active => (false, "shutting down"),
-                () if !self.node.is_open() => (false, "handing over"),
-                () if !up => (!self.unready_when_down, "degraded"),
-                () if self.node.relief() > Relief::Nothing => (true, "overloaded"),
-                () => (true, "ready"),
-            };
+            let (ready, status) = self.status();
             let mut body = json!({ "status": status });
             if let Some(health) = &self.health {
+                let up = self.is_up();
                 let shards: Vec<_> = health.shards().iter().map(shard).collect();
                 body["redis"] = json!({ "up": up, "proof_age_ms": millis(health.proof_age()), "shards": shards });
             }

@@ -15,7 +15,7 @@ use super::*;
 
 /// Carries the client's calls to the API.
 #[derive(Clone)]
-pub(crate) struct Wire(Arc<Api>);
+pub(crate) struct Wire(pub(crate) Arc<Api>);
 
 impl Service<Request<tonic::body::Body>> for Wire {
     type Response = Response<tonic::body::Body>;

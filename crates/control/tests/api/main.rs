@@ -7,9 +7,11 @@ mod channels;
 mod clients;
 mod cluster;
 mod grpc;
+mod health;
 mod keys;
 mod publish;
 mod publish_stream;
+mod reflection;
 mod reload;
 
 use std::sync::Arc;

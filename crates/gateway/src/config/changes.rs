@@ -32,6 +32,7 @@ pub(crate) fn compare(running: &Config, wanted: &Config) -> Changes {
     // Without a rest: whoever adds a section decides here what becomes of it.
     let Config {
         listen,
+        control,
         proxy,
         tls,
         node,
@@ -49,6 +50,7 @@ pub(crate) fn compare(running: &Config, wanted: &Config) -> Changes {
     } = wanted;
     let needs_restart = [
         differing("listen", &running.listen, listen),
+        differing("control", &running.control, control),
         differing("proxy", &running.proxy, proxy),
         differing("tls", &running.tls, tls),
         differing("node", &running.node, node),
@@ -172,6 +174,7 @@ mod tests {
     fn what_needs_a_restart_is_named() {
         let (changed, needs_restart) = changes(|config| {
             config.listen.public.set_port(1);
+            config.control.reflection = true;
             config.node.name = "another".into();
             config.broker.redis.urls.clear();
             config.broker.redis.ca_file = Some("/nowhere".into());
@@ -181,6 +184,7 @@ mod tests {
         });
         let expected = [
             "listen.public",
+            "control.reflection",
             "node.name",
             "broker.redis.urls",
             "broker.redis.ca_file",

@@ -85,6 +85,7 @@ fn set(table: &mut Table, key: &str, text: &str) -> Result<(), String> {
 fn read(defaults: Config, mut table: Table, mistakes: &mut Vec<String>) -> Config {
     let config = Config {
         listen: section(defaults.listen, table.remove("listen"), "listen", mistakes),
+        control: section(defaults.control, table.remove("control"), "control", mistakes),
         proxy: section(defaults.proxy, table.remove("proxy"), "proxy", mistakes),
         tls: section(defaults.tls, table.remove("tls"), "tls", mistakes),
         node: section(defaults.node, table.remove("node"), "node", mistakes),

@@ -21,6 +21,8 @@ pub(crate) use load::{Mistakes, load};
 pub(crate) struct Config {
     /// `[listen]`
     pub listen: Listen,
+    /// `[control]`
+    pub control: Control,
     /// `[tls]`
     pub tls: Tls,
     /// `[proxy]`
@@ -76,6 +78,14 @@ impl Default for Listen {
             ops: (loopback, 8020).into(),
         }
     }
+}
+
+/// The control plane.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Control {
+    /// It describes its services to callers of gRPC's reflection. Default: false.
+    pub reflection: bool,
 }
 
 /// The certificates of the listeners; one without is plain.
@@ -212,6 +222,7 @@ impl Config {
     pub(crate) fn dev() -> Self {
         Self {
             listen: Listen { public: (Ipv4Addr::LOCALHOST, 8000).into(), ..Listen::default() },
+            control: Control { reflection: true },
             client: fanwire_node::ClientConfig {
                 anonymous: true,
                 insecure: true,
