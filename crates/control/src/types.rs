@@ -151,6 +151,7 @@ impl From<&fanwire_wire::Publication> for proto::Publication {
             tags: publication.tags.iter().cloned().collect(),
             info: publication.info.as_ref().map(Into::into),
             time: publication.time_ms,
+            event: publication.event.as_deref().unwrap_or_default().to_owned(),
         }
     }
 }

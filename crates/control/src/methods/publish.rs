@@ -16,6 +16,9 @@ const MAX_CHANNELS: usize = 1000;
 /// The longest idempotency key, in bytes.
 const MAX_IDEMPOTENCY_KEY: usize = 255;
 
+/// The longest event name, in bytes.
+const MAX_EVENT: usize = 255;
+
 pub(crate) async fn publish(node: &Node, _: &Caller, request: PublishRequest) -> Result<PublishResponse, Fault> {
     let channel = channel(&request.channel)?;
     let content = Content::read(request)?;
@@ -24,8 +27,17 @@ pub(crate) async fn publish(node: &Node, _: &Caller, request: PublishRequest) ->
 
 /// Publishes to all channels at once; what goes wrong with one stays with that one.
 pub(crate) async fn broadcast(node: &Node, _: &Caller, request: BroadcastRequest) -> Result<BroadcastResponse, Fault> {
-    let BroadcastRequest { channels, data, b64data, tags, skip_history, idempotency_key, version, version_epoch } =
-        request;
+    let BroadcastRequest {
+        channels,
+        data,
+        b64data,
+        tags,
+        skip_history,
+        idempotency_key,
+        version,
+        version_epoch,
+        event,
+    } = request;
     if channels.is_empty() {
         return Err(Fault::bad("channels is empty"));
     }
@@ -41,6 +53,7 @@ pub(crate) async fn broadcast(node: &Node, _: &Caller, request: BroadcastRequest
         idempotency_key,
         version,
         version_epoch,
+        event,
     })?;
     let publications = channels.iter().map(async |name| send(node, content.publish(channel(name)?)).await);
     let responses = join_all(publications).await.into_iter().map(PublishOutcome::from).collect();
@@ -64,6 +77,7 @@ impl From<Result<PublishResponse, Fault>> for PublishOutcome {
 /// What a request publishes, wherever to. Cloning it costs nothing.
 struct Content {
     payload: Payload,
+    event: Option<Arc<str>>,
     tags: Arc<[(String, String)]>,
     idempotency_key: Option<Arc<str>>,
     skip_history: bool,
@@ -78,12 +92,16 @@ impl Content {
         if request.idempotency_key.len() > MAX_IDEMPOTENCY_KEY {
             return Err(Fault::bad(format!("idempotency_key is longer than {MAX_IDEMPOTENCY_KEY} bytes")));
         }
+        if request.event.len() > MAX_EVENT {
+            return Err(Fault::bad(format!("event is longer than {MAX_EVENT} bytes")));
+        }
         let data = either("data", request.data, &request.b64data)?;
         if data.is_empty() {
             return Err(Fault::bad("neither data nor b64data is given"));
         }
         Ok(Self {
             payload: Payload::detect(data),
+            event: Some(request.event).filter(|event| !event.is_empty()).map(Arc::from),
             tags: request.tags.into_iter().collect(),
             idempotency_key: Some(request.idempotency_key).filter(|key| !key.is_empty()).map(Arc::from),
             skip_history: request.skip_history,
@@ -92,6 +110,7 @@ impl Content {
 
     fn publish(&self, channel: Channel) -> Publish {
         Publish {
+            event: self.event.clone(),
             tags: Arc::clone(&self.tags),
             idempotency_key: self.idempotency_key.clone(),
             skip_history: self.skip_history,

@@ -23,6 +23,28 @@ fn a_publication_reaches_its_subscribers() {
 }
 
 #[test]
+fn an_event_has_a_name() {
+    run(async |harness, api| {
+        let client = harness.probe("user:42").await;
+        client.subscribe("news").await.unwrap();
+        harness.settle().await;
+        let _ = client.take();
+        // As long as it may be; what is left empty is no name.
+        let long = "e".repeat(255);
+        for event in ["order.paid", &long, ""] {
+            result(api, "publish", json!({"channel": "news", "data": 1, "event": event})).await;
+        }
+        result(api, "broadcast", json!({"channels": ["news"], "data": 1, "event": "to all"})).await;
+        harness.settle().await;
+        let events: Vec<_> = client.take().iter().map(|publication| publication["event"].clone()).collect();
+        assert_eq!(events, [json!("order.paid"), json!(long), json!(null), json!("to all")]);
+        let history = result(api, "history", json!({"channel": "news", "limit": -1})).await;
+        assert_eq!(history["publications"][0]["event"], "order.paid");
+        assert_eq!(history["publications"][2]["event"], json!(null), "{history}");
+    });
+}
+
+#[test]
 fn data_is_any_json_and_stays_as_it_is() {
     run(async |harness, api| {
         let texts = ["{\"b\": 1.0,  \"a\":[1e400, \"\\u00e4ä\"]}", "null", "0", "\"text\"", "[\n1 ]", "false"];
@@ -99,6 +121,7 @@ fn refusals() {
             (json!({"channel": "a", "data": 1, "version": 1}), 108, "version"),
             (json!({"channel": "a", "data": 1, "version_epoch": "x"}), 108, "version"),
             (json!({"channel": "a", "data": 1, "idempotency_key": "k".repeat(256)}), 107, "idempotency_key"),
+            (json!({"channel": "a", "data": 1, "event": "e".repeat(256)}), 107, "event is longer"),
         ] {
             assert_eq!(error(api, "publish", params, word).await, code);
         }
