@@ -63,6 +63,7 @@ pub fn publication() -> Arc<Publication> {
         event: None,
         tags: Arc::default(),
         info: None,
+        exclude: None,
         stamp: Some(Stamp { position: Position { epoch: Epoch::from("abcdefgh"), offset: 123_456 }, prev: 123_455 }),
         time_ms: 1_700_000_000_000,
     })

@@ -235,7 +235,10 @@ impl LocalChannel {
 
     /// Encodes into the batch of every group concerned; returns the bytes added.
     fn append(&self, broadcast: &Broadcast, at: Instant, outcome: &mut Outcome) -> usize {
-        let for_all = matches!(broadcast, Broadcast::Publication(_));
+        let (for_all, exclude) = match broadcast {
+            Broadcast::Publication(publication) => (true, publication.exclude),
+            Broadcast::Join(..) | Broadcast::Leave(..) => (false, None),
+        };
         let mut groups = self.groups.borrow_mut();
         let mut added = 0;
         for index in 0..groups.len() {
@@ -255,7 +258,7 @@ impl LocalChannel {
             group.fresh = group.batch.len() - start;
             if group.fresh > 0 {
                 added += group.fresh;
-                group.marks.push(Mark { end: group.batch.len() as u32, at });
+                group.marks.push(Mark { end: group.batch.len() as u32, exclude, at });
             }
         }
         for group in groups.iter_mut() {
@@ -325,6 +328,8 @@ pub(crate) struct Entry {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Mark {
     pub(crate) end: u32,
+    /// The id of the client that does not get it.
+    pub(crate) exclude: Option<[u8; 16]>,
     /// When it was dispatched to the workers.
     pub(crate) at: Instant,
 }

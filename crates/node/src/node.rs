@@ -103,6 +103,8 @@ pub struct Publish {
     pub tags: Arc<[(String, String)]>,
     /// In whose name, if a client's.
     pub info: Option<ClientInfo>,
+    /// The id of the one client that does not get it: see [`Client::parse_id`](crate::Client::parse_id).
+    pub exclude: Option<[u8; 16]>,
     /// Applied at most once under this key.
     pub idempotency_key: Option<Arc<str>>,
     /// Not kept in the history, so without a position.
@@ -119,6 +121,7 @@ impl Publish {
             event: None,
             tags: Arc::default(),
             info: None,
+            exclude: None,
             idempotency_key: None,
             skip_history: false,
         }
@@ -213,6 +216,7 @@ impl Node {
             event: publish.event,
             tags: publish.tags,
             info: publish.info,
+            exclude: publish.exclude,
             stamp: None,
             time_ms: clock::unix_ms() as i64,
         };

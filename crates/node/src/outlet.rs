@@ -53,6 +53,8 @@ pub trait Socket {
 pub(crate) struct Outlet<S: ?Sized = dyn Socket> {
     /// The client's key in its worker.
     pub(crate) key: Cell<u32>,
+    /// The client's id.
+    pub(crate) client: [u8; 16],
     phase: Cell<Phase>,
     /// The socket refused bytes.
     broken: Cell<bool>,
@@ -92,9 +94,10 @@ const MAX_PARTS: usize = 64;
 
 impl<S: Socket + 'static> Outlet<S> {
     /// Wraps a socket. `bound` is the most bytes that may wait; `gauge` counts what waits in all outlets of a worker.
-    pub(crate) fn new(socket: S, bound: usize, gauge: Rc<Cell<usize>>) -> Rc<Outlet> {
+    pub(crate) fn new(socket: S, client: [u8; 16], bound: usize, gauge: Rc<Cell<usize>>) -> Rc<Outlet> {
         Rc::new(Self {
             key: Cell::new(u32::MAX),
+            client,
             phase: Cell::new(Phase::Open),
             broken: Cell::new(false),
             last_write: Cell::new(0),

@@ -1,6 +1,7 @@
 //! The end of a turn: every dirty connection is written once.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -32,6 +33,8 @@ struct Sweep {
     group: usize,
     batch: Bytes,
     marks: Vec<Mark>,
+    /// What not everyone gets, by client; mostly empty.
+    cuts: Vec<Cut>,
     /// The number of the batch.
     number: u32,
     /// Entries from here on have been looked at. It runs downwards: entries that come during the sweep stand behind
@@ -39,7 +42,13 @@ struct Sweep {
     cursor: usize,
 }
 
-/// One batch for one client.
+/// A part of a batch that one client does not get.
+struct Cut {
+    client: [u8; 16],
+    part: Range<usize>,
+}
+
+/// A batch, or a piece of it, for one client.
 struct Delivery {
     outlet: Rc<Outlet>,
     frames: Bytes,
@@ -100,11 +109,13 @@ impl Sweeps {
                 let batch = std::mem::take(&mut group.batch).freeze();
                 hub.open_bytes.set(hub.open_bytes.get() - batch.len());
                 self.bytes += batch.len();
+                let marks = std::mem::take(&mut group.marks);
                 self.running.push_back(Sweep {
                     channel: Rc::clone(channel),
                     group: index,
                     batch,
-                    marks: std::mem::take(&mut group.marks),
+                    cuts: cuts(&marks),
+                    marks,
                     number: group.sealed,
                     cursor: group.entries.len(),
                 });
@@ -176,17 +187,23 @@ impl Sweep {
             if skip as usize >= self.batch.len() {
                 continue;
             }
-            let (frames, count) = match skip {
-                0 => (self.batch.clone(), self.marks.len()),
-                _ => (self.batch.slice(skip as usize..), self.marks.iter().filter(|mark| mark.end > skip).count()),
-            };
+            let cuts = self.cuts_of(&entry.outlet.client, skip);
+            let count = self.marks_behind(skip) - cuts.len();
             // At most once: who has a position would notice, and ask for it again.
             if spare_slow && !entry.subscription.terms.positioned && entry.outlet.blocked_bytes() > 0 {
                 shedding.count(Relief::Publications, count as u64);
                 continue;
             }
             publications += count;
-            slice.push(Delivery { outlet: Rc::clone(&entry.outlet), frames });
+            if skip == 0 && cuts.is_empty() {
+                slice.push(Delivery { outlet: Rc::clone(&entry.outlet), frames: self.batch.clone() });
+                continue;
+            }
+            let starts = std::iter::once(skip as usize).chain(cuts.iter().map(|cut| cut.part.end));
+            let ends = cuts.iter().map(|cut| cut.part.start).chain([self.batch.len()]);
+            for (start, end) in starts.zip(ends).filter(|(start, end)| start < end) {
+                slice.push(Delivery { outlet: Rc::clone(&entry.outlet), frames: self.batch.slice(start..end) });
+            }
         }
         metrics.deliveries.increment(publications as u64);
         if self.cursor == 0 {
@@ -194,4 +211,32 @@ impl Sweep {
         }
         self.cursor > 0
     }
+
+    /// What a client does not get of the bytes behind those it skips.
+    fn cuts_of(&self, client: &[u8; 16], skip: u32) -> &[Cut] {
+        if self.cuts.is_empty() {
+            return &[];
+        }
+        let first = self.cuts.partition_point(|cut| (&cut.client, cut.part.start) < (client, skip as usize));
+        let count = self.cuts[first..].iter().take_while(|cut| cut.client == *client).count();
+        &self.cuts[first..first + count]
+    }
+
+    /// How many broadcasts lie behind the bytes somebody skips.
+    fn marks_behind(&self, skip: u32) -> usize {
+        if skip == 0 { self.marks.len() } else { self.marks.iter().filter(|mark| mark.end > skip).count() }
+    }
+}
+
+/// What not everyone gets, sorted by client, that of one client in its order.
+fn cuts(marks: &[Mark]) -> Vec<Cut> {
+    let mut start = 0;
+    let mut cuts = Vec::new();
+    for mark in marks {
+        let end = mark.end as usize;
+        cuts.extend(mark.exclude.map(|client| Cut { client, part: start..end }));
+        start = end;
+    }
+    cuts.sort_by_key(|cut| cut.client);
+    cuts
 }

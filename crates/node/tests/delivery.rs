@@ -1,7 +1,7 @@
 //! From dispatch to the sockets: turn batches, one write per connection and turn, who comes and goes in between.
 #![allow(clippy::unwrap_used, reason = "helpers of tests may panic like tests")]
 
-use fanwire_node::{Counts, Namespace, Permission, Publish};
+use fanwire_node::{Client, Counts, Namespace, Permission, Publish};
 use fanwire_testkit::harness::{self, open_config};
 use fanwire_testkit::{FakeClient, Harness, Random};
 use fanwire_wire::{Channel, Payload};
@@ -179,6 +179,75 @@ fn whoever_leaves_gets_nothing_more() {
 }
 
 #[test]
+fn who_is_excluded_gets_the_rest() {
+    harness::run(open_config(Namespace::open("")), async |harness| {
+        let ann = harness.probe("").await;
+        let binary = harness.probe_unconnected("binary");
+        binary.connect("").await;
+        let bob = harness.probe("").await;
+        for client in [&ann, &binary, &bob] {
+            client.subscribe("chat").await.unwrap();
+            client.subscribe("other").await.unwrap();
+        }
+        harness.settle().await;
+        for client in [&ann, &binary, &bob] {
+            let _ = client.take();
+        }
+        let writes = [&ann, &binary, &bob].map(|client| client.socket.writes());
+        // At the beginning, in the middle, two in a row, and at the end of a turn.
+        let turn = [Some(&ann), Some(&binary), None, Some(&ann), Some(&ann), Some(&bob), None, Some(&ann)];
+        for (n, exclude) in (0..).zip(turn) {
+            publish_but_to(harness, "chat", n, exclude).await;
+        }
+        publish(harness, "other", 8).await;
+        harness.settle().await;
+        assert_eq!([&ann, &binary, &bob].map(|client| client.socket.writes()), writes.map(|before| before + 1));
+        assert_eq!(ann.take_publications(), [1, 2, 5, 6, 8]);
+        assert_eq!(binary.take_publications(), [0, 2, 3, 4, 5, 6, 7, 8]);
+        assert_eq!(bob.take_publications(), [0, 1, 2, 3, 4, 6, 7, 8]);
+        // Nothing at all, and on with the next.
+        publish_but_to(harness, "chat", 9, Some(&ann)).await;
+        harness.settle().await;
+        assert_eq!(ann.socket.writes(), writes[0] + 1);
+        publish(harness, "chat", 10).await;
+        harness.settle().await;
+        assert_eq!((ann.take_publications(), bob.take_publications()), (numbers([10].into_iter()), numbers(9..11)));
+    });
+}
+
+#[test]
+fn a_long_sweep_excludes_each_one_from_its_own() {
+    // More than a slice. Whoever comes in between begins in the middle of a batch.
+    harness::run(open_config(Namespace { join_leave: false, ..Namespace::open("") }), async |harness| {
+        let mut clients: Vec<_> =
+            subscribers(harness, 400, "chat").await.into_iter().map(|one| (one, vec![])).collect();
+        let mut random = Random::new(1);
+        for n in 0..600 {
+            let excluded = random.below(clients.len());
+            publish_but_to(harness, "chat", n, Some(&clients[excluded].0)).await;
+            for (index, (_, expected)) in clients.iter_mut().enumerate() {
+                if index != excluded {
+                    expected.push(json!(n));
+                }
+            }
+            if random.below(20) == 0 {
+                let late = harness.probe("").await;
+                let began = late.subscribe("chat").await.unwrap().position.unwrap();
+                assert_eq!(began.offset as i32, n + 1);
+                clients.push((late, vec![]));
+            }
+            if random.below(50) == 0 {
+                harness.settle().await;
+            }
+        }
+        harness.settle().await;
+        for (client, expected) in clients {
+            assert_eq!(client.take_publications(), expected);
+        }
+    });
+}
+
+#[test]
 fn a_flood_is_delivered_in_order() {
     // More than the batches may hold: letters wait while sweeps run.
     harness::run(open_config(plain()), async |harness| {
@@ -212,7 +281,12 @@ async fn subscribers(harness: &Harness, count: usize, channel: &str) -> Vec<Fake
 }
 
 async fn publish(harness: &Harness, name: &str, n: i32) {
-    let publish = Publish::new(channel(name), Payload::json(n.to_string().into()));
+    publish_but_to(harness, name, n, None).await;
+}
+
+async fn publish_but_to(harness: &Harness, name: &str, n: i32, exclude: Option<&FakeClient>) {
+    let exclude = exclude.and_then(|client| Client::parse_id(&client.client.id()));
+    let publish = Publish { exclude, ..Publish::new(channel(name), Payload::json(n.to_string().into())) };
     harness.node.publish(publish).await.unwrap();
 }
 

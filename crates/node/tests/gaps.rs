@@ -202,6 +202,7 @@ async fn deliver_to(harness: &Harness, name: &str, offset: u64, prev: u64) {
         event: None,
         tags: Arc::default(),
         info: None,
+        exclude: None,
         stamp: Some(Stamp { position: Position { offset, ..top().await }, prev }),
         time_ms: 0,
     };

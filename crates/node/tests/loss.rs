@@ -93,6 +93,7 @@ fn publication(channel: &Channel) -> Arc<Publication> {
         event: None,
         tags: Arc::default(),
         info: None,
+        exclude: None,
         stamp: Some(Stamp { position: position("old", 1), prev: 0 }),
         time_ms: 0,
     })

@@ -61,6 +61,27 @@ fn what_is_under_way_is_not_delivered_twice_after_a_recovery() {
 }
 
 #[test]
+fn a_recovery_excludes_too_and_stays_whole() {
+    harness::run(open_config(Namespace::open("")), async |harness| {
+        let [ann, bob] = [harness.probe("").await, harness.probe("").await];
+        let start = ann.subscribe("chat").await.unwrap().position.unwrap();
+        ann.client.unsubscribe("chat").await;
+        publish(harness, 0).await;
+        let own = Publish::new(channel("chat"), Payload::json("1".into()));
+        let exclude = Client::parse_id(&ann.client.id());
+        harness.node.publish(Publish { exclude, ..own }).await.unwrap();
+        let subscribed = recover(&ann.client, start.clone()).await.unwrap();
+        assert_eq!(recovered(&subscribed), Some(vec![json!(0)]));
+        // From where the last one it saw stands, too; and a connection with another id is not excluded.
+        ann.client.unsubscribe("chat").await;
+        publish(harness, 2).await;
+        let seen = Position { offset: start.offset + 1, ..start.clone() };
+        assert_eq!(recovered(&recover(&ann.client, seen).await.unwrap()), Some(vec![json!(2)]));
+        assert_eq!(recovered(&recover(&bob.client, start).await.unwrap()), Some(vec![json!(0), json!(1), json!(2)]));
+    });
+}
+
+#[test]
 fn what_comes_while_history_is_read_is_merged() {
     harness::run(open_config(Namespace::open("")), async |harness| {
         for n in 0..3 {
@@ -306,6 +327,7 @@ fn inject(harness: &Harness, stamp: Stamp) {
         event: None,
         tags: Arc::default(),
         info: None,
+        exclude: None,
         stamp: Some(stamp),
         time_ms: 0,
     };

@@ -126,6 +126,7 @@ async fn a_wrong_password_is_told_and_not_shown() {
         event: None,
         tags: Vec::new().into(),
         info: None,
+        exclude: None,
         stamp: None,
         time_ms: 0,
     };

@@ -114,6 +114,7 @@ async fn publish(redis: &Redis, channel: &str) -> Result<Published, Error> {
         event: None,
         tags: Vec::new().into(),
         info: None,
+        exclude: None,
         stamp: None,
         time_ms: 0,
     };

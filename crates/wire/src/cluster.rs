@@ -149,6 +149,7 @@ fn publication_to_proto(publication: &Publication) -> proto::Publication {
         tags: publication.tags.iter().map(tag).collect(),
         info: publication.info.as_ref().map(info_to_proto),
         time_ms: publication.time_ms,
+        exclude: publication.exclude.map(|id| Bytes::copy_from_slice(&id)).unwrap_or_default(),
     }
 }
 
@@ -167,6 +168,7 @@ fn publication_from_proto(
         event: publication.event.map(Into::into),
         tags: publication.tags.into_iter().map(|tag| (tag.name, tag.value)).collect(),
         info: publication.info.map(info_from_proto),
+        exclude: publication.exclude.as_ref().try_into().ok(),
         stamp,
         time_ms: publication.time_ms,
     })

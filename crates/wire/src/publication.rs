@@ -18,6 +18,8 @@ pub struct Publication {
     pub tags: Arc<[(String, String)]>,
     /// Who published it, if that was a client.
     pub info: Option<ClientInfo>,
+    /// The id of the one client that does not get it.
+    pub exclude: Option<[u8; 16]>,
     /// Its place in the stream, if the channel keeps one.
     pub stamp: Option<Stamp>,
     /// When the broker took it, in milliseconds of Unix time.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use fanwire_node::{Node, Publish};
+use fanwire_node::{Client, Node, Publish};
 use fanwire_wire::{Channel, Payload};
 use futures_util::future::join_all;
 
@@ -37,6 +37,7 @@ pub(crate) async fn broadcast(node: &Node, _: &Caller, request: BroadcastRequest
         version,
         version_epoch,
         event,
+        exclude,
     } = request;
     if channels.is_empty() {
         return Err(Fault::bad("channels is empty"));
@@ -54,6 +55,7 @@ pub(crate) async fn broadcast(node: &Node, _: &Caller, request: BroadcastRequest
         version,
         version_epoch,
         event,
+        exclude,
     })?;
     let publications = channels.iter().map(async |name| send(node, content.publish(channel(name)?)).await);
     let responses = join_all(publications).await.into_iter().map(PublishOutcome::from).collect();
@@ -78,6 +80,7 @@ impl From<Result<PublishResponse, Fault>> for PublishOutcome {
 struct Content {
     payload: Payload,
     event: Option<Arc<str>>,
+    exclude: Option<[u8; 16]>,
     tags: Arc<[(String, String)]>,
     idempotency_key: Option<Arc<str>>,
     skip_history: bool,
@@ -95,6 +98,10 @@ impl Content {
         if request.event.len() > MAX_EVENT {
             return Err(Fault::bad(format!("event is longer than {MAX_EVENT} bytes")));
         }
+        let exclude = match &*request.exclude {
+            "" => None,
+            id => Some(Client::parse_id(id).ok_or_else(|| Fault::bad("exclude is not the id of a connection"))?),
+        };
         let data = either("data", request.data, &request.b64data)?;
         if data.is_empty() {
             return Err(Fault::bad("neither data nor b64data is given"));
@@ -102,6 +109,7 @@ impl Content {
         Ok(Self {
             payload: Payload::detect(data),
             event: Some(request.event).filter(|event| !event.is_empty()).map(Arc::from),
+            exclude,
             tags: request.tags.into_iter().collect(),
             idempotency_key: Some(request.idempotency_key).filter(|key| !key.is_empty()).map(Arc::from),
             skip_history: request.skip_history,
@@ -111,6 +119,7 @@ impl Content {
     fn publish(&self, channel: Channel) -> Publish {
         Publish {
             event: self.event.clone(),
+            exclude: self.exclude,
             tags: Arc::clone(&self.tags),
             idempotency_key: self.idempotency_key.clone(),
             skip_history: self.skip_history,

@@ -78,6 +78,9 @@ fn both_forms_are_one_api() {
         let published = client.publish(with_key(request)).await.unwrap().into_inner();
         assert_eq!(published.offset, 1);
         client.publish(with_key(publication("news", "no JSON"))).await.unwrap();
+        let exclude = subscriber.client.id();
+        let echo = PublishRequest { event: "echo".into(), exclude, skip_history: true, ..publication("news", "3") };
+        client.publish(with_key(echo)).await.unwrap();
         harness.settle().await;
         assert_eq!(
             subscriber.take_publications(),

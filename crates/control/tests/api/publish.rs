@@ -1,5 +1,7 @@
 //! `publish` and `broadcast`.
 
+use fanwire_testkit::FakeClient;
+
 use super::*;
 
 #[test]
@@ -41,6 +43,28 @@ fn an_event_has_a_name() {
         let history = result(api, "history", json!({"channel": "news", "limit": -1})).await;
         assert_eq!(history["publications"][0]["event"], "order.paid");
         assert_eq!(history["publications"][2]["event"], json!(null), "{history}");
+    });
+}
+
+#[test]
+fn who_is_excluded_does_not_get_it() {
+    run(async |harness, api| {
+        let [ann, bob, eve] = [harness.probe("").await, harness.probe("").await, harness.probe("").await];
+        for client in [&ann, &bob, &eve] {
+            client.subscribe("news").await.unwrap();
+        }
+        let but_to = |client: &FakeClient, n: i32| json!({"channel": "news", "data": n, "exclude": client.client.id()});
+        result(api, "publish", but_to(&ann, 1)).await;
+        let all = json!({"channels": ["news"], "data": 2, "exclude": bob.client.id()});
+        result(api, "broadcast", all).await;
+        // Nobody's.
+        let stranger = "846cfebd-e818-4fc8-a0f4-0ed53926708f";
+        result(api, "publish", json!({"channel": "news", "data": 3, "exclude": stranger})).await;
+        harness.settle().await;
+        let seen = [&ann, &bob, &eve].map(|client| client.take_publications());
+        assert_eq!(seen, [json!([2, 3]), json!([1, 3]), json!([1, 2, 3])].map(|all| all.as_array().unwrap().clone()));
+        let history = result(api, "history", json!({"channel": "news", "limit": -1})).await;
+        assert_eq!(history["publications"].as_array().unwrap().len(), 3, "everything is kept");
     });
 }
 
@@ -122,6 +146,7 @@ fn refusals() {
             (json!({"channel": "a", "data": 1, "version_epoch": "x"}), 108, "version"),
             (json!({"channel": "a", "data": 1, "idempotency_key": "k".repeat(256)}), 107, "idempotency_key"),
             (json!({"channel": "a", "data": 1, "event": "e".repeat(256)}), 107, "event is longer"),
+            (json!({"channel": "a", "data": 1, "exclude": "ann"}), 107, "exclude is not the id"),
         ] {
             assert_eq!(error(api, "publish", params, word).await, code);
         }

@@ -103,6 +103,7 @@ fn full_publication() -> Publication {
         event: Some("typing".into()),
         tags: [("k\n".to_owned(), "\"v\"".to_owned())].into(),
         info: Some(client_info()),
+        exclude: None,
         stamp: Some(Stamp { position: Position { epoch: "e".into(), offset: 7 }, prev: 6 }),
         time_ms: 1,
     }

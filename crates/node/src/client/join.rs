@@ -196,6 +196,7 @@ impl Client {
             subscribed.position = Some(match recovery {
                 Some((start, Recovery::Complete(mut publications))) => {
                     publications.extend(behind);
+                    publications.retain(|publication| publication.exclude != Some(self.outlet.client));
                     subscribed.recovery = Some(Recovery::Complete(publications));
                     start
                 }

@@ -72,14 +72,13 @@ impl Client {
         socket: impl Socket + 'static,
     ) -> ClientGuard {
         let config = worker.node().config();
-        let outlet = Outlet::new(socket, config.client.queue_size, worker.queue_gauge());
+        let outlet = Outlet::new(socket, crate::id::random(), config.client.queue_size, worker.queue_gauge());
         let now = worker.second();
         let client = Rc::new(Self {
             worker: Rc::clone(worker),
             outlet,
             session,
             protocol,
-            id: crate::id::random(),
             status: Cell::new(Status::Opened),
             user: RefCell::new(worker.nobody()),
             info: RefCell::default(),

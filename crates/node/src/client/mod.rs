@@ -34,7 +34,6 @@ pub struct Client {
     outlet: Rc<Outlet>,
     session: Box<dyn Session>,
     protocol: &'static str,
-    id: [u8; 16],
     status: Cell<Status>,
     /// Who it is, once connected.
     user: RefCell<Arc<str>>,
@@ -124,11 +123,17 @@ impl Client {
     /// The connection's id, a random UUID.
     #[must_use]
     pub fn id(&self) -> String {
-        crate::id::format(&self.id)
+        crate::id::format(&self.outlet.client)
+    }
+
+    /// Reads the id of a connection, of this node or another.
+    #[must_use]
+    pub fn parse_id(text: &str) -> Option<[u8; 16]> {
+        crate::id::parse(text)
     }
 
     pub(crate) fn id_bytes(&self) -> &[u8; 16] {
-        &self.id
+        &self.outlet.client
     }
 
     /// How many channels it is subscribed to, or is about to be.

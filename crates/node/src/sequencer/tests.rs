@@ -104,6 +104,7 @@ fn publication_in(life: &Epoch, offset: u64) -> Arc<Publication> {
         event: None,
         tags: Arc::default(),
         info: None,
+        exclude: None,
         stamp: Some(Stamp { position: Position { epoch: life.clone(), offset }, prev: offset - 1 }),
         time_ms: crate::clock::unix_ms() as i64,
     })

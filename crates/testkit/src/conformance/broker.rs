@@ -118,6 +118,7 @@ async fn everything_published_arrives_and_is_kept(bench: &Bench) {
         event: Some("created".into()),
         tags: vec![("z".to_owned(), "1".to_owned()), ("a".to_owned(), "2".to_owned())].into(),
         info: Some(info),
+        exclude: Some([7; 16]),
         ..Publish::new(channel("long:a"), Payload::text("{\"kept\":  \"as it is\"}".into()))
     };
     let binary = Publish::new(channel("long:a"), Payload::binary(Bytes::from_static(&[0, 255, b'\n', b'"'])));
@@ -130,9 +131,9 @@ async fn everything_published_arrives_and_is_kept(bench: &Bench) {
     }
     let kept = bench.history("long:a", HistoryRequest { limit: -1, ..HistoryRequest::default() }).await;
     for (publish, kept) in all.iter().zip(&kept.publications) {
-        let Publication { channel, payload, event, tags, info, stamp, time_ms } = &**kept;
+        let Publication { channel, payload, event, tags, info, exclude, stamp, time_ms } = &**kept;
         assert_eq!((channel, payload, event), (&publish.channel, &publish.payload, &publish.event));
-        assert_eq!((tags, info), (&publish.tags, &publish.info), "in the order given");
+        assert_eq!((tags, info, exclude), (&publish.tags, &publish.info, &publish.exclude), "tags in the order given");
         assert!(stamp.is_some() && *time_ms > 1_600_000_000_000, "{kept:?}");
     }
     let seen = bench.publications(&subscriber, 5).await;

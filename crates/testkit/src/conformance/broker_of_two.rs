@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fanwire_node::{
-    Broker, Config, Dispatcher, Namespace, Permission, Publish, Recovery, SubscribeRequest, Subscribed,
+    Broker, Client, Config, Dispatcher, Namespace, Permission, Publish, Recovery, SubscribeRequest, Subscribed,
 };
 use fanwire_wire::{Channel, Payload, Position};
 use futures_util::future::join_all;
@@ -27,6 +27,7 @@ pub async fn broker_of_two<B: Broker>(make: impl AsyncFn(Arc<Dispatcher>) -> B) 
     };
     let bench = Bench([node().await, node().await]);
     both_nodes_see_one_order(&bench).await;
+    who_is_excluded_is_so_on_each_node(&bench).await;
     a_client_that_moves_recovers(&bench).await;
     a_client_that_moves_under_load_misses_nothing(&bench).await;
 }
@@ -61,6 +62,20 @@ async fn both_nodes_see_one_order(bench: &Bench) {
                 seen[0].iter().filter(|frame| frame["pub"][0] == publisher).map(|frame| &frame["pub"][1]);
             assert!(of_publisher.eq((0..20).map(|n| json!(n)).collect::<Vec<_>>().iter()), "{name}: {publisher}");
         }
+    }
+}
+
+async fn who_is_excluded_is_so_on_each_node(bench: &Bench) {
+    for name in ["but", "long:but"].map(channel) {
+        let subscribers = [bench.subscriber(0, name.as_str()).await, bench.subscriber(1, name.as_str()).await];
+        for (n, from) in [0, 1, 0, 1].into_iter().enumerate() {
+            let exclude = Client::parse_id(&subscribers[n / 2].client.id());
+            let publish = Publish { exclude, ..Publish::new(name.clone(), Payload::json(n.to_string().into())) };
+            bench.0[from].node.publish(publish).await.expect("published");
+        }
+        bench.publish(0, name.as_str(), json!("end")).await;
+        assert_eq!(data(&frames(&subscribers[0], 3).await), [json!(2), json!(3), json!("end")]);
+        assert_eq!(data(&frames(&subscribers[1], 3).await), [json!(0), json!(1), json!("end")]);
     }
 }
 
@@ -128,10 +143,13 @@ impl Bench {
     }
 
     async fn publish(&self, node: usize, name: &str, data: Value) {
-        let channel = Channel::new(name).expect("a good name");
-        let publish = Publish::new(channel, Payload::json(data.to_string().into()));
+        let publish = Publish::new(channel(name), Payload::json(data.to_string().into()));
         self.0[node].node.publish(publish).await.expect("published");
     }
+}
+
+fn channel(name: &str) -> Channel {
+    Channel::new(name).expect("a good name")
 }
 
 async fn recover(client: &FakeClient, channel: &str, since: &Position) -> Subscribed {

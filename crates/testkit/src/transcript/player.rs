@@ -231,7 +231,8 @@ impl Player<'_> {
                     let stamp = Some(Stamp { prev: position.offset - 1, position });
                     let Publish { channel, payload, .. } = publish;
                     let (tags, time_ms) = (Arc::default(), 0);
-                    let lonely = Publication { channel, payload, event: None, tags, info: None, stamp, time_ms };
+                    let lonely =
+                        Publication { channel, payload, event: None, tags, info: None, exclude: None, stamp, time_ms };
                     dispatcher.dispatch(&Broadcast::Publication(Arc::new(lonely)));
                     Ok(json!({}))
                 });

@@ -33,8 +33,8 @@ fn publication() -> impl Strategy<Value = Broadcast> {
     ];
     let tags = proptest::collection::vec((".{0,5}", ".{0,5}"), 0..4);
     let stamp = option::of(("[a-z0-9]{0,64}", any::<u64>(), any::<u64>()));
-    let rest = (option::of(".{0,8}"), tags, option::of(info()), stamp, any::<i64>());
-    (name(), payload, rest).prop_map(|(channel, payload, (event, tags, info, stamp, time_ms))| {
+    let rest = (option::of(".{0,8}"), tags, option::of(info()), any::<Option<[u8; 16]>>(), stamp, any::<i64>());
+    (name(), payload, rest).prop_map(|(channel, payload, (event, tags, info, exclude, stamp, time_ms))| {
         let stamp = stamp
             .map(|(epoch, offset, prev)| Stamp { position: Position { epoch: Epoch::from(&*epoch), offset }, prev });
         let event = event.map(Into::into);
@@ -44,6 +44,7 @@ fn publication() -> impl Strategy<Value = Broadcast> {
             event,
             tags: tags.into(),
             info,
+            exclude,
             stamp,
             time_ms,
         }))
