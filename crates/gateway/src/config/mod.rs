@@ -1,8 +1,6 @@
 //! The configuration: defaults < file < environment, all mistakes reported at once.
 
 pub(crate) mod changes;
-#[cfg(test)]
-mod deployed;
 mod load;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

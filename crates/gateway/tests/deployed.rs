@@ -1,4 +1,5 @@
 //! What the files in `deploy/` and `k8s/` wait for must be longer than what a node takes to end.
+#![allow(clippy::unwrap_used, reason = "helpers of tests may panic like tests")]
 
 use std::time::Duration;
 
@@ -22,18 +23,18 @@ fn seconds(text: &str) -> Duration {
 
 #[test]
 fn whoever_ends_a_node_has_the_patience() {
-    let systemd = value(include_str!("../../../../deploy/systemd/fanwire.service"), "TimeoutStopSec=");
+    let systemd = value(include_str!("../../../deploy/systemd/fanwire.service"), "TimeoutStopSec=");
     assert!(seconds(systemd) >= needed(), "systemd: {systemd}");
-    let compose = value(include_str!("../../../../docker-compose.yml"), "stop_grace_period:");
+    let compose = value(include_str!("../../../docker-compose.yml"), "stop_grace_period:");
     assert!(seconds(compose) >= needed(), "compose: {compose}");
-    let script = value(include_str!("../../../../deploy/local-cluster.sh"), "for ((patience = 1500; ");
+    let script = value(include_str!("../../../deploy/local-cluster.sh"), "for ((patience = 1500; ");
     assert!(script.starts_with("patience > 0"), "a tenth of a second each");
     assert!(Duration::from_millis(1500 * 100) >= needed());
 }
 
 #[test]
 fn kubernetes_waits_for_the_hook_too() {
-    let deployment = include_str!("../../../../k8s/base/deployment.yaml");
+    let deployment = include_str!("../../../k8s/base/deployment.yaml");
     let hook = seconds(value(deployment, "preStop: { sleep: { seconds:"));
     let patience = seconds(value(deployment, "terminationGracePeriodSeconds:"));
     assert!(patience >= hook + needed(), "{patience:?} for a hook of {hook:?}");
@@ -41,11 +42,11 @@ fn kubernetes_waits_for_the_hook_too() {
 
 #[test]
 fn balancers_notice_within_the_grace() {
-    let haproxy = value(include_str!("../../../../deploy/haproxy/haproxy.cfg"), "default-server check inter 1s fall ");
+    let haproxy = value(include_str!("../../../deploy/haproxy/haproxy.cfg"), "default-server check inter 1s fall ");
     let falls: u32 = haproxy.split(' ').next().unwrap().parse().unwrap();
     // A check may just be over when the node becomes unready.
     assert!(Duration::from_secs(1) * (falls + 1) < DrainConfig::default().grace);
-    let deployment = include_str!("../../../../k8s/base/deployment.yaml");
+    let deployment = include_str!("../../../k8s/base/deployment.yaml");
     let probe = deployment.split("readinessProbe:").nth(1).unwrap().split("lifecycle:").next().unwrap();
     let period = seconds(value(probe, "periodSeconds:"));
     let failures: u32 = value(probe, "failureThreshold:").parse().unwrap();
