@@ -1,6 +1,7 @@
 // Three gateways on one Redis server are one.
 
 import assert from 'node:assert/strict';
+import { existsSync, readFileSync, readdirSync } from 'node:fs';
 import { after, before, describe, test } from 'node:test';
 import { isDeepStrictEqual } from 'node:util';
 
@@ -189,6 +190,7 @@ describe('three gateways on one Redis server', () => {
     const { uid } = nodes.find(({ name }) => name === hung.name);
     hung.child.kill('SIGSTOP');
     try {
+      await until('every thread has stopped', () => hasStopped(hung.child.pid));
       const begun = performance.now();
       assert.deepEqual(await one.api('disconnect', { user: 'carl' }), { silent: [uid] });
       await ended.first(({ code }) => code === 3503);
@@ -314,6 +316,12 @@ async function connected(gateway, user) {
   client.connect();
   await client.ready(10_000);
   return { client };
+}
+
+/** Whether every thread of a process has come to a stop, where the system tells: one on another core may still answer after the signal was sent. */
+function hasStopped(pid) {
+  const threads = `/proc/${pid}/task`;
+  return !existsSync(threads) || readdirSync(threads).every((id) => / [Tt] /.test(readFileSync(`${threads}/${id}/stat`, 'utf8')));
 }
 
 async function health(gateway) {
