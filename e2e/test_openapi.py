@@ -77,7 +77,7 @@ class OpenApiTest(unittest.TestCase):
             command += ["--checks", ",".join(CHECKS), "--exclude-operation-id", LEFT_OUT]
             command += ["--phases", "examples,coverage,fuzzing", "--max-examples", str(EXAMPLES)]
             command += ["--generation-deterministic", "--suppress-health-check", "all"]
-            command += ["--continue-on-failure", "--warnings", "off", "--no-color", "--request-timeout", "10", "--max-time", "240"]
+            command += ["--continue-on-failure", "--warnings", "off", "--no-color", "--request-timeout", "10", "--max-time", "120"]
             run = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600, check=False)
         self.assertEqual(run.returncode, 0, run.stdout + run.stderr)
         self.assertNotIn("0 passed", run.stdout)
