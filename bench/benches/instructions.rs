@@ -30,9 +30,9 @@ fn session(encoding: Encoding) -> (Box<dyn Session>, Broadcast, BytesMut) {
 
 // One publication becomes a frame, a hundred times.
 #[library_benchmark(setup = session)]
-#[bench::json(args = (Encoding::Json), config = budget(192_000))]
-#[bench::protobuf(args = (Encoding::Protobuf), config = budget(290_000))]
-#[bench::plain(args = (Encoding::Plain), config = budget(18_100))]
+#[bench::json(args = (Encoding::Json), config = budget(190_000))]
+#[bench::protobuf(args = (Encoding::Protobuf), config = budget(310_000))]
+#[bench::plain(args = (Encoding::Plain), config = budget(18_200))]
 fn encode((session, broadcast, mut out): (Box<dyn Session>, Broadcast, BytesMut)) -> usize {
     for _ in 0..100 {
         session.encoder().encode(black_box(&broadcast), &mut out).expect("JSON fits everywhere");
@@ -49,8 +49,8 @@ fn channel_of(subscribers: usize, history: usize) -> Stage {
 
 // Publications of one turn reach a thousand subscribers, from the broker to the sockets.
 #[library_benchmark(setup = channel_of)]
-#[bench::one(args = (1_000, 0), config = budget(257_000))]
-#[bench::one_of_a_stream(args = (1_000, 1_000), config = budget(258_000))]
+#[bench::one(args = (1_000, 0), config = budget(297_000))]
+#[bench::one_of_a_stream(args = (1_000, 1_000), config = budget(298_000))]
 fn deliver(stage: Stage) -> Stage {
     stage.publish("bench0", 1);
     stage
@@ -58,8 +58,8 @@ fn deliver(stage: Stage) -> Stage {
 
 // The same with sixteen publications: they leave in one write.
 #[library_benchmark(setup = channel_of)]
-#[bench::sixteen(args = (1_000, 0), config = budget(335_000))]
-#[bench::sixteen_of_a_stream(args = (1_000, 1_000), config = budget(352_000))]
+#[bench::sixteen(args = (1_000, 0), config = budget(374_000))]
+#[bench::sixteen_of_a_stream(args = (1_000, 1_000), config = budget(391_000))]
 fn deliver_a_turn(stage: Stage) -> Stage {
     stage.publish("bench0", 16);
     stage
@@ -67,7 +67,7 @@ fn deliver_a_turn(stage: Stage) -> Stage {
 
 // A client's command: read, permitted, published, answered, delivered to its one subscriber.
 #[library_benchmark(setup = channel_of)]
-#[bench::one(args = (1, 0), config = budget(49_200))]
+#[bench::one(args = (1, 0), config = budget(49_700))]
 fn publish_command(stage: Stage) -> Stage {
     stage.publish_as(0, "bench0");
     stage
@@ -82,8 +82,8 @@ fn crowd(subscriptions: usize, channels: usize) -> Stage {
 
 // A subscription begins and ends among others: in a channel of its own, and in one with many.
 #[library_benchmark(setup = crowd)]
-#[bench::among_ten_channels(args = (2_000, 10), config = budget(55_900))]
-#[bench::among_a_thousand_channels(args = (2_000, 1_000), config = budget(56_000))]
+#[bench::among_ten_channels(args = (2_000, 10), config = budget(57_100))]
+#[bench::among_a_thousand_channels(args = (2_000, 1_000), config = budget(56_600))]
 fn subscribe_and_leave(stage: Stage) -> Stage {
     stage.subscribe(0, "other");
     stage.unsubscribe(0, "other");
@@ -99,7 +99,7 @@ fn missed(count: usize) -> (Stage, String) {
 
 // A client comes back and gets what it missed.
 #[library_benchmark(setup = missed)]
-#[bench::fifty(args = (50), config = budget(204_000))]
+#[bench::fifty(args = (50), config = budget(208_000))]
 fn resume((stage, epoch): (Stage, String)) -> Stage {
     stage.resume(1, "bench0", &epoch, 0);
     stage
@@ -107,7 +107,7 @@ fn resume((stage, epoch): (Stage, String)) -> Stage {
 
 // What travels between nodes, there and back.
 #[library_benchmark]
-#[bench::publication(config = budget(6_400))]
+#[bench::publication(config = budget(6_700))]
 fn envelope() -> Envelope {
     let envelope = Envelope::Broadcast(Broadcast::Publication(publication()));
     let bytes = black_box(&envelope).encode();
