@@ -77,10 +77,10 @@ class OpenApiTest(unittest.TestCase):
             command += ["--checks", ",".join(CHECKS), "--exclude-operation-id", LEFT_OUT]
             command += ["--phases", "examples,coverage,fuzzing", "--max-examples", str(EXAMPLES)]
             command += ["--generation-deterministic", "--suppress-health-check", "all"]
-            command += ["--continue-on-failure", "--warnings", "off", "--no-color", "--request-timeout", "10", "--max-time", "120"]
+            command += ["--continue-on-failure", "--warnings", "off", "--no-color", "--request-timeout", "10", "--max-time", "60"]
             run = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600, check=False)
         self.assertEqual(run.returncode, 0, run.stdout + run.stderr)
-        self.assertNotIn("0 passed", run.stdout)
+        self.assertRegex(run.stdout, r"\b[1-9]\d* generated, [1-9]\d* passed")
         print(f"left out: {LEFT_OUT}\n" + "\n".join(run.stdout.splitlines()[-14:]))
 
     def test_each_field_is_read(self):
