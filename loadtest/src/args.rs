@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
-use crate::frames::MIN_PAYLOAD;
+use crate::dialect::Dialect;
+use crate::dialect::numbers::MIN_PAYLOAD;
 
 /// Measures a running Fanwire gateway from outside.
 #[derive(Debug, Parser)]
@@ -121,9 +122,16 @@ pub(crate) struct ServerArgs {
     /// The gateway to start
     #[arg(long, value_name = "PATH", default_value = "target/release/fanwire")]
     pub(crate) server_bin: PathBuf,
-    /// Use a gateway that runs already (ws://host:port/path); it must allow anonymous clients
+    /// Use a server that runs already (ws://host:port/path, `{channel}` in it for the channel); it must allow anonymous
+    /// clients
     #[arg(long, conflicts_with = "server_bin")]
     pub(crate) url: Option<String>,
+    /// The path on that server for those who publish, if it is another one
+    #[arg(long, requires = "url")]
+    pub(crate) publish_path: Option<String>,
+    /// What the server speaks
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) dialect: Dialect,
     /// That gateway's process, for its CPU time and memory
     #[arg(long, requires = "url")]
     pub(crate) pid: Option<u32>,

@@ -1,4 +1,4 @@
-//! Opening sessions: TCP, WebSocket upgrade, `connect`, `subscribe`.
+//! Opening sessions: TCP, WebSocket upgrade, and what the dialect says before a session is ready.
 //!
 //! Blocking and in batches: each step is done for a whole batch before the next, so that the server
 //! sees some concurrency and the code stays a straight line.
@@ -9,70 +9,80 @@ use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with, sockopt};
 
+use crate::dialect::{Dialect, Purpose, Step};
 use crate::error::{Context as _, Error};
-use crate::frames::{Scanner, Tally, client_text};
+use crate::frames::{Carry, Scanner, Tally};
 use crate::mux::Mux;
 
-/// Where clients connect to.
+/// Where clients connect to, and what is spoken there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Endpoint {
     /// Address of the listener.
     pub(crate) address: SocketAddr,
-    /// Path and query of the WebSocket.
+    /// Path and query of the WebSocket; `{channel}` stands for the session's channel.
     pub(crate) path: String,
+    /// The same for those who publish.
+    pub(crate) publish_path: String,
+    /// The protocol over it.
+    pub(crate) dialect: Dialect,
 }
 
 impl Endpoint {
-    /// The endpoint of a `ws://` address.
-    pub(crate) fn parse(url: &str) -> Result<Self, Error> {
+    /// The usual paths of a dialect at an address.
+    pub(crate) fn usual(address: SocketAddr, dialect: Dialect) -> Self {
+        let path = dialect.path().to_owned();
+        Self { address, publish_path: path.clone(), path, dialect }
+    }
+
+    /// The endpoint of a `ws://` address; a path that it lacks is the dialect's usual one.
+    pub(crate) fn parse(url: &str, dialect: Dialect) -> Result<Self, Error> {
         let wrong = || Error::Setup(format!("{url}: not a ws://address:port/path"));
         let rest = url.strip_prefix("ws://").ok_or_else(wrong)?;
         let (authority, path) = match rest.find('/') {
             Some(at) => rest.split_at(at),
-            None => (rest, "/connection/websocket"),
+            None => (rest, dialect.path()),
         };
-        let authority = authority.replace("localhost:", "127.0.0.1:");
-        Ok(Self { address: authority.parse().map_err(|_| wrong())?, path: path.to_owned() })
+        let address = authority.replace("localhost:", "127.0.0.1:").parse().map_err(|_| wrong())?;
+        Ok(Self { address, path: path.to_owned(), publish_path: path.to_owned(), dialect })
     }
 }
 
-/// Opens `count` sessions and adds them to `mux`, the `n`th subscribed to `channel(n)`; none is
-/// subscribed to anything if that is `None`.
+/// Opens `count` sessions and adds them to `mux`, the `n`th for `channel(n)`.
 pub(crate) fn open(
     mux: &mut Mux,
     endpoint: &Endpoint,
+    purpose: Purpose,
     count: u32,
-    channel: impl Fn(u32) -> Option<String>,
+    channel: impl Fn(u32) -> String,
 ) -> Result<(), Error> {
     for start in (0..count).step_by(BATCH as usize) {
-        let batch = start..count.min(start + BATCH);
-        let mut streams = Vec::with_capacity(batch.len());
-        for number in batch.clone() {
+        let mut sessions = Vec::new();
+        for number in start..count.min(start + BATCH) {
+            let channel = channel(number);
             let mut stream = dial(endpoint.address, number)?;
-            stream.write_all(upgrade_request(endpoint).as_bytes()).context("send the upgrade")?;
-            streams.push(stream);
+            stream.write_all(upgrade_request(endpoint, purpose, &channel).as_bytes()).context("send the upgrade")?;
+            sessions.push((stream, Carry::default(), endpoint.dialect.opening(purpose, &channel)));
         }
-        let mut carries = Vec::with_capacity(batch.len());
-        for (stream, number) in streams.iter_mut().zip(batch.clone()) {
-            carries.push(read_upgrade(stream)?);
-            let commands = match channel(number) {
-                Some(channel) => format!("{CONNECT}\n{}", subscribe_command(&channel)),
-                None => CONNECT.to_owned(),
-            };
-            stream.write_all(&client_text(commands.as_bytes())).context("send the first commands")?;
+        for (stream, carry, _) in &mut sessions {
+            *carry = Carry::of(read_upgrade(stream)?);
         }
-        for ((mut stream, mut carry), number) in streams.into_iter().zip(carries).zip(batch) {
-            let replies = 1 + u64::from(channel(number).is_some());
-            await_replies(&mut stream, &mut carry, replies)?;
+        let steps = sessions.iter().map(|(_, _, steps)| steps.len()).max().unwrap_or_default();
+        for number in 0..steps {
+            for (stream, _, steps) in &mut sessions {
+                let send = steps.get(number).map(|step| step.send.as_slice()).unwrap_or_default();
+                stream.write_all(send).context("send the first commands")?;
+            }
+            for (stream, carry, steps) in &mut sessions {
+                if let Some(step) = steps.get(number) {
+                    await_replies(endpoint.dialect, stream, carry, step)?;
+                }
+            }
+        }
+        for (stream, carry, _) in sessions {
             mux.add(stream, carry)?;
         }
     }
     Ok(())
-}
-
-/// A `publish` command's frame.
-pub(crate) fn publish_frame(id: u64, channel: &str, data: &str) -> Vec<u8> {
-    client_text(format!(r#"{{"id":{id},"publish":{{"channel":"{channel}","data":{data}}}}}"#).as_bytes())
 }
 
 /// A connected socket with `TCP_NODELAY`, which resets its connection when it is closed: tens of
@@ -109,21 +119,22 @@ const BATCH: u32 = 64;
 /// How long one answer may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-const CONNECT: &str = r#"{"id":1,"connect":{}}"#;
-
 /// The example key of RFC 6455, and the answer that belongs to it.
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
-fn subscribe_command(channel: &str) -> String {
-    format!(r#"{{"id":2,"subscribe":{{"channel":"{channel}"}}}}"#)
-}
-
-fn upgrade_request(endpoint: &Endpoint) -> String {
+fn upgrade_request(endpoint: &Endpoint, purpose: Purpose, channel: &str) -> String {
+    let path = match purpose {
+        Purpose::Subscribe => &endpoint.path,
+        Purpose::Publish => &endpoint.publish_path,
+    };
+    let subprotocol = endpoint.dialect.subprotocol();
     format!(
         "GET {} HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\n\r\n",
-        endpoint.path, endpoint.address
+         Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\n{}\r\n",
+        path.replace("{channel}", channel),
+        endpoint.address,
+        subprotocol.map(|name| format!("Sec-WebSocket-Protocol: {name}\r\n")).unwrap_or_default(),
     )
 }
 
@@ -146,13 +157,17 @@ fn read_upgrade(stream: &mut TcpStream) -> Result<Vec<u8>, Error> {
     Ok(answer.split_off(head))
 }
 
-fn await_replies(stream: &mut TcpStream, carry: &mut Vec<u8>, replies: u64) -> Result<(), Error> {
-    let mut scanner = Scanner::new();
+/// Awaits the replies that end a step. Pings are answered: an opening that waits for many others may take long.
+fn await_replies(dialect: Dialect, stream: &mut TcpStream, carry: &mut Carry, step: &Step) -> Result<(), Error> {
+    let mut scanner = Scanner::new(dialect);
     let mut tally = Tally::default();
-    let mut bytes = std::mem::take(carry);
+    let mut bytes = Vec::new();
     loop {
         scanner.read(carry, &bytes, &mut tally).map_err(|fault| Error::Failed(format!("first commands: {fault}")))?;
-        if tally.replies >= replies {
+        for _ in 0..std::mem::take(&mut tally.pings) {
+            stream.write_all(&dialect.pong()).context("answer a ping")?;
+        }
+        if tally.replies >= step.replies {
             return Ok(());
         }
         bytes.clear();
@@ -175,13 +190,23 @@ mod tests {
 
     #[test]
     fn endpoints() {
-        let endpoint = Endpoint::parse("ws://localhost:8000/connection/websocket?a=1").unwrap();
+        let native = |url| Endpoint::parse(url, Dialect::Native);
+        let endpoint = native("ws://localhost:8000/connection/websocket?a=1").unwrap();
         assert_eq!(endpoint.address, "127.0.0.1:8000".parse().unwrap());
         assert_eq!(endpoint.path, "/connection/websocket?a=1");
-        let endpoint = Endpoint::parse("ws://[::1]:9").unwrap();
-        assert_eq!(endpoint.path, "/connection/websocket");
+        assert_eq!(native("ws://[::1]:9").unwrap(), Endpoint::usual("[::1]:9".parse().unwrap(), Dialect::Native));
         for wrong in ["wss://127.0.0.1:1/", "ws://127.0.0.1/", "http://x"] {
-            assert!(Endpoint::parse(wrong).is_err(), "{wrong}");
+            assert!(native(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn the_upgrade_has_the_channel_and_the_subprotocol() {
+        let mut endpoint = Endpoint::parse("ws://127.0.0.1:1/sub/{channel}", Dialect::Mqtt).unwrap();
+        endpoint.publish_path = "/pub/{channel}".to_owned();
+        let request = upgrade_request(&endpoint, Purpose::Subscribe, "news");
+        assert!(request.starts_with("GET /sub/news HTTP/1.1\r\n"), "{request}");
+        assert!(request.ends_with("\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n"), "{request}");
+        assert!(upgrade_request(&endpoint, Purpose::Publish, "news").starts_with("GET /pub/news "));
     }
 }

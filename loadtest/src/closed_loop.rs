@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use crate::client::publish_frame;
 use crate::clock::{self, Deadline};
+use crate::dialect::numbers::payload;
 use crate::error::Error;
-use crate::frames::payload;
 use crate::mux::Mux;
 use crate::sample::{Own, Sample};
 use crate::stats::Histogram;
@@ -170,8 +169,7 @@ impl ClosedLoop {
         let numbers = self.published + 1..=self.published + count;
         for number in numbers.clone() {
             let data = payload(number, self.payload);
-            // Replies are matched to commands by number; 0 would mean "no reply wanted".
-            bytes.extend(publish_frame(number + 1, CHANNEL, &data));
+            bytes.extend(self.mux.dialect().publish(number, CHANNEL, &data));
         }
         let published_at = clock::now();
         for number in numbers {
@@ -207,17 +205,18 @@ mod tests {
     use std::net::{TcpListener, TcpStream};
 
     use super::*;
-    use crate::frames::server_text;
+    use crate::dialect::Dialect;
+    use crate::frames::{Carry, server_text};
 
     /// A loop over two subscribers with a window of 3, and the server's ends of its sockets.
     fn two_subscribers() -> (ClosedLoop, Vec<TcpStream>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let mut mux = Mux::new(crate::mux::Idle::Sleep).unwrap();
+        let mut mux = Mux::new(Dialect::Native, crate::mux::Idle::Sleep).unwrap();
         let mut servers = Vec::new();
         for _ in 0..3 {
             let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
             servers.push(listener.accept().unwrap().0);
-            mux.add(client, Vec::new()).unwrap();
+            mux.add(client, Carry::default()).unwrap();
         }
         (ClosedLoop::new(mux, 2, 64, 3), servers)
     }

@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::args::FanoutArgs;
 use crate::client;
 use crate::closed_loop::{CHANNEL, ClosedLoop};
+use crate::dialect::Purpose;
 use crate::error::Error;
 use crate::limit::{self, LimitRun, warm_up};
 use crate::meter::{self, Machine};
@@ -29,6 +30,7 @@ pub(crate) fn run(args: &FanoutArgs) -> Result<(), Error> {
         &serde_json::json!({
             "machine": Machine::this(),
             "server": server.name,
+            "dialect": server.endpoint.dialect,
             "subscribers": args.subscribers,
             "payload": args.payload,
             "rows": report::rows(&args.window, &pairs),
@@ -109,9 +111,10 @@ fn limit_plan(args: &FanoutArgs, run: &FanoutRun) -> limit::Plan {
 }
 
 fn measure(server: &Server, args: &FanoutArgs, window: u32) -> Result<FanoutRun, Error> {
-    let mut mux = Mux::new(Idle::Spin)?;
-    client::open(&mut mux, &server.endpoint, args.subscribers, |_| Some(CHANNEL.to_owned()))?;
-    client::open(&mut mux, &server.endpoint, 1, |_| None)?;
+    let channel = |_| CHANNEL.to_owned();
+    let mut mux = Mux::new(server.endpoint.dialect, Idle::Spin)?;
+    client::open(&mut mux, &server.endpoint, Purpose::Subscribe, args.subscribers, channel)?;
+    client::open(&mut mux, &server.endpoint, Purpose::Publish, 1, channel)?;
     let mut circle = ClosedLoop::new(mux, args.subscribers, args.payload, window);
 
     let (before, metrics_before) = (circle.sample(server.pid)?, server.metrics());

@@ -5,10 +5,11 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::args::IdleArgs;
-use crate::client::{self, publish_frame};
+use crate::client;
 use crate::clock::Deadline;
+use crate::dialect::Purpose;
+use crate::dialect::numbers::payload;
 use crate::error::Error;
-use crate::frames::payload;
 use crate::meter::{self, Machine, Memory};
 use crate::mux::{Idle, Mux};
 use crate::report;
@@ -59,14 +60,18 @@ fn measure(server: &Server, args: &IdleArgs) -> Result<IdleRun, Error> {
     let Some(pid) = server.pid else {
         return Err(Error::Setup("a gateway that runs already needs --pid to read its memory".to_owned()));
     };
-    let mut publisher = Mux::new(Idle::Sleep)?;
-    warm(server, &mut publisher)?;
+    let dialect = server.endpoint.dialect;
+    let mut publishers = Mux::new(dialect, Idle::Sleep)?;
+    let needed = if dialect.one_channel_each() { args.channels } else { 1 };
+    client::open(&mut publishers, &server.endpoint, Purpose::Publish, needed, channel)?;
+    warm(server, &mut publishers)?;
     let before = meter::memory(pid)?;
 
     report::progress(format_args!("opening {} connections", args.connections));
     let cpu = meter::cpu_nanoseconds(pid)?;
-    let mut mux = Mux::new(Idle::Sleep)?;
-    client::open(&mut mux, &server.endpoint, args.connections, |number| Some(channel(number % args.channels)))?;
+    let mut mux = Mux::new(dialect, Idle::Sleep)?;
+    let spread = |number| channel(number % args.channels);
+    client::open(&mut mux, &server.endpoint, Purpose::Subscribe, args.connections, spread)?;
     let cpu = meter::cpu_nanoseconds(pid)? - cpu;
     let connected = meter::memory(pid)?;
 
@@ -74,13 +79,13 @@ fn measure(server: &Server, args: &IdleArgs) -> Result<IdleRun, Error> {
     let end = Deadline::after(args.settle);
     while !end.passed() {
         rest(&mut mux)?;
-        rest(&mut publisher)?;
+        rest(&mut publishers)?;
     }
     let settled = meter::memory(pid)?;
 
     report::progress(format_args!("one message to every connection"));
     let pings = mux.counters().pings;
-    prove_alive(args, &mut mux, &mut publisher)?;
+    prove_alive(args, &mut mux, &mut publishers)?;
 
     Ok(IdleRun {
         server: server.name.clone(),
@@ -97,23 +102,28 @@ fn measure(server: &Server, args: &IdleArgs) -> Result<IdleRun, Error> {
 }
 
 /// Takes a session and a publish through the server once, so that the pages of its program and what
-/// it sets up at the first use are no part of the difference. The last session stays: it publishes
-/// later.
-fn warm(server: &Server, publisher: &mut Mux) -> Result<(), Error> {
-    let mut mux = Mux::new(Idle::Sleep)?;
-    client::open(&mut mux, &server.endpoint, 1, |_| Some(channel(0)))?;
-    client::open(publisher, &server.endpoint, 1, |_| None)?;
-    publisher.send(0, &publish_frame(1, &channel(0), &payload(1, 64)))?;
-    await_deliveries(&mut mux, 1)
+/// it sets up at the first use are no part of the difference.
+fn warm(server: &Server, publishers: &mut Mux) -> Result<(), Error> {
+    let mut mux = Mux::new(server.endpoint.dialect, Idle::Sleep)?;
+    client::open(&mut mux, &server.endpoint, Purpose::Subscribe, 1, |_| channel(0))?;
+    publish(publishers, 0)?;
+    await_deliveries(&mut mux, 1)?;
+    rest(publishers)
 }
 
-fn prove_alive(args: &IdleArgs, mux: &mut Mux, publisher: &mut Mux) -> Result<(), Error> {
+fn prove_alive(args: &IdleArgs, mux: &mut Mux, publishers: &mut Mux) -> Result<(), Error> {
     for number in 0..args.channels {
-        let frame = publish_frame(u64::from(number) + 2, &channel(number), &payload(1, 64));
-        publisher.send(0, &frame)?;
+        publish(publishers, number)?;
     }
     await_deliveries(mux, u64::from(args.connections))?;
-    rest(publisher)
+    rest(publishers)
+}
+
+/// Publishes one message to a channel, on the connection that may.
+fn publish(publishers: &mut Mux, number: u32) -> Result<(), Error> {
+    let dialect = publishers.dialect();
+    let connection = if dialect.one_channel_each() { number as usize } else { 0 };
+    publishers.send(connection, &dialect.publish(u64::from(number), &channel(number), &payload(1, 64)))
 }
 
 fn await_deliveries(mux: &mut Mux, wanted: u64) -> Result<(), Error> {

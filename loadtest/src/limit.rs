@@ -16,7 +16,9 @@ use serde::Serialize;
 use crate::args::{CoreArgs, LimitArgs};
 use crate::client;
 use crate::clock::Deadline;
+use crate::dialect::Dialect;
 use crate::error::{Context as _, Error};
+use crate::frames::Carry;
 use crate::meter::{self, Machine};
 use crate::mux::{Idle, Mux};
 use crate::report;
@@ -69,11 +71,11 @@ pub(crate) struct LimitRun {
 /// Also if this side counted other than the sender sent: then the counting itself is broken.
 pub(crate) fn measure(plan: &Plan, cores: CoreArgs) -> Result<LimitRun, Error> {
     let mut sender = Sender::start(plan, cores)?;
-    let mut mux = Mux::new(Idle::Spin)?;
+    let mut mux = Mux::new(Dialect::Native, Idle::Spin)?;
     for number in 0..plan.sockets {
         let mut socket = client::dial(sender.address, number)?;
         greet(&mut socket)?;
-        mux.add(socket, Vec::new())?;
+        mux.add(socket, Carry::default())?;
     }
     sender.expect("ready")?;
     let pid = sender.child.id();

@@ -1,4 +1,4 @@
-//! `fanwire-loadtest`: measures a running gateway from outside, over its own client protocol.
+//! `fanwire-loadtest`: measures a running gateway from outside, over its own client protocol, and other servers over theirs.
 //!
 //! | file | owns |
 //! |---|---|
@@ -8,9 +8,10 @@
 //! | `limit` | the raw limit: what a bare send(2) loop reaches on this machine |
 //! | `idle` | memory per idle connection |
 //! | `server` | the gateway process, or the address of one that runs already |
-//! | `client` | opening sessions: upgrade, connect, subscribe |
+//! | `client` | opening sessions |
+//! | `dialect` | what differs between the protocols of servers |
 //! | `mux` | many sockets on one thread |
-//! | `frames` | counting publications in what a read brought |
+//! | `frames` | WebSocket frames, and counting publications in what a read brought |
 //! | `sample` | what a span of time held |
 //! | `meter` | CPU time, memory and segments, as the kernel counts them |
 //! | `stats`, `report` | quantiles; tables and JSON |
@@ -22,6 +23,7 @@ mod args;
 mod client;
 mod clock;
 mod closed_loop;
+mod dialect;
 mod error;
 mod fanout;
 mod frames;

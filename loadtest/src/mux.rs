@@ -10,13 +10,15 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 
 use crate::clock::{self, Deadline, timespec};
+use crate::dialect::Dialect;
 use crate::error::{Context as _, Error};
-use crate::frames::{Scanner, Tally, client_pong, client_text};
+use crate::frames::{Carry, Scanner, Tally, client_pong};
 
 /// The sockets, in the order in which they were added.
 pub(crate) struct Mux {
     epoll: OwnedFd,
     connections: Vec<Connection>,
+    dialect: Dialect,
     scanner: Scanner,
     scratch: Vec<u8>,
     ready: Vec<epoll::Event>,
@@ -57,21 +59,21 @@ pub(crate) struct Counters {
 #[derive(Debug)]
 struct Connection {
     stream: TcpStream,
-    /// An incomplete frame.
-    carry: Vec<u8>,
+    carry: Carry,
     /// What the socket had no room for. Only replies to pings and the publisher's window go out, so
     /// the window bounds it.
     unsent: Vec<u8>,
 }
 
 impl Mux {
-    /// A set without sockets.
-    pub(crate) fn new(idle: Idle) -> Result<Self, Error> {
+    /// A set without sockets, which will all speak `dialect`.
+    pub(crate) fn new(dialect: Dialect, idle: Idle) -> Result<Self, Error> {
         Ok(Self {
+            dialect,
             idle,
             epoll: epoll::create(epoll::CreateFlags::CLOEXEC).context("epoll_create")?,
             connections: Vec::new(),
-            scanner: Scanner::new(),
+            scanner: Scanner::new(dialect),
             scratch: vec![0; 256 * 1024],
             ready: Vec::with_capacity(1024),
             tally: Tally::default(),
@@ -80,7 +82,7 @@ impl Mux {
     }
 
     /// Adds a socket of which `carry` was read already; its index.
-    pub(crate) fn add(&mut self, stream: TcpStream, carry: Vec<u8>) -> Result<usize, Error> {
+    pub(crate) fn add(&mut self, stream: TcpStream, carry: Carry) -> Result<usize, Error> {
         let index = self.connections.len();
         stream.set_nonblocking(true).context("set nonblocking")?;
         epoll::add(
@@ -92,6 +94,11 @@ impl Mux {
         .context("epoll_ctl")?;
         self.connections.push(Connection { stream, carry, unsent: Vec::new() });
         Ok(index)
+    }
+
+    /// What the sockets speak.
+    pub(crate) fn dialect(&self) -> Dialect {
+        self.dialect
     }
 
     /// Everything counted so far.
@@ -187,7 +194,7 @@ impl Mux {
         }
         for _ in 0..self.tally.pings {
             self.counters.pings += 1;
-            self.send(index, &client_text(b"{}"))?;
+            self.send(index, &self.dialect.pong())?;
         }
         Ok(())
     }
@@ -199,7 +206,8 @@ mod tests {
     use std::net::TcpListener;
 
     use super::*;
-    use crate::frames::{payload, server_text};
+    use crate::dialect::numbers::payload;
+    use crate::frames::{client_text, server_text};
 
     const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -225,11 +233,11 @@ mod tests {
 
     #[test]
     fn counts_by_connection_and_answers_pings() {
-        let mut mux = Mux::new(Idle::Sleep).unwrap();
+        let mut mux = Mux::new(Dialect::Native, Idle::Sleep).unwrap();
         let (left, mut left_server) = pair();
         let (right, mut right_server) = pair();
-        mux.add(left, Vec::new()).unwrap();
-        mux.add(right, Vec::new()).unwrap();
+        mux.add(left, Carry::default()).unwrap();
+        mux.add(right, Carry::default()).unwrap();
         let frame = |n| {
             let data = payload(n, 64);
             server_text(format!(r#"{{"push":{{"channel":"c","pub":{{"data":{data}}}}}}}"#).as_bytes())
@@ -247,9 +255,9 @@ mod tests {
 
     #[test]
     fn the_end_of_a_connection_is_an_error_even_behind_data() {
-        let mut mux = Mux::new(Idle::Sleep).unwrap();
+        let mut mux = Mux::new(Dialect::Native, Idle::Sleep).unwrap();
         let (client, mut server) = pair();
-        mux.add(client, Vec::new()).unwrap();
+        mux.add(client, Carry::default()).unwrap();
         server.write_all(&server_text(b"{}")).unwrap();
         drop(server);
         let failed = (0..10).any(|_| {

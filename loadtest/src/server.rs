@@ -11,6 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::args::{CoreArgs, ServerArgs};
 use crate::client::Endpoint;
 use crate::clock::{Deadline, pause};
+use crate::dialect::Dialect;
 use crate::error::{Context as _, Error};
 use crate::{http, meter};
 
@@ -34,9 +35,18 @@ impl Server {
     pub(crate) fn start(args: &ServerArgs, cores: CoreArgs) -> Result<Self, Error> {
         let server = match &args.url {
             Some(url) => {
-                Self { endpoint: Endpoint::parse(url)?, pid: args.pid, name: url.clone(), ops: args.ops, process: None }
+                let mut endpoint = Endpoint::parse(url, args.dialect)?;
+                if let Some(path) = &args.publish_path {
+                    endpoint.publish_path.clone_from(path);
+                }
+                Self { endpoint, pid: args.pid, name: url.clone(), ops: args.ops, process: None }
             }
-            None => Self::spawn(&args.server_bin, cores)?,
+            None if args.dialect.is_ours() => Self::spawn(&args.server_bin, args.dialect, cores)?,
+            None => {
+                return Err(Error::Setup(
+                    "the gateway does not speak this dialect: name a server with --url".to_owned(),
+                ));
+            }
         };
         meter::pin(cores.client_core)?;
         Ok(server)
@@ -57,7 +67,7 @@ impl Server {
         }
     }
 
-    fn spawn(binary: &Path, cores: CoreArgs) -> Result<Self, Error> {
+    fn spawn(binary: &Path, dialect: Dialect, cores: CoreArgs) -> Result<Self, Error> {
         if !binary.is_file() {
             return Err(Error::Setup(format!(
                 "{}: not there; build it with `cargo build --release`",
@@ -84,7 +94,7 @@ impl Server {
         let mut process = Process { child, log, _folder: folder };
         process.await_ready(ops)?;
         Ok(Self {
-            endpoint: Endpoint { address: public, path: "/connection/websocket".to_owned() },
+            endpoint: Endpoint::usual(public, dialect),
             pid: Some(process.child.id()),
             name: binary.display().to_string(),
             ops: Some(ops),
@@ -231,7 +241,7 @@ mod tests {
     #[test]
     fn a_missing_binary_is_said() {
         let cores = CoreArgs { server_core: 0, client_core: 0 };
-        let Err(error) = Server::spawn(Path::new("/nonexistent/fanwire"), cores) else {
+        let Err(error) = Server::spawn(Path::new("/nonexistent/fanwire"), Dialect::Native, cores) else {
             panic!("started");
         };
         assert!(error.to_string().contains("not there"), "{error}");

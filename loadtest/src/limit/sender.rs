@@ -13,8 +13,9 @@ use rustix::net::{SendFlags, send, sockopt};
 
 use crate::args::LimitSenderArgs;
 use crate::clock::timespec;
+use crate::dialect::numbers::{MIN_PAYLOAD, payload};
 use crate::error::{Context as _, Error};
-use crate::frames::{payload, server_text};
+use crate::frames::server_text;
 use crate::limit::QUESTIONS;
 
 /// The `limit-sender` command.
@@ -44,7 +45,7 @@ pub(crate) fn frame(size: u32) -> Vec<u8> {
         server_text(format!(r#"{{"push":{{"channel":"bench","pub":{{"data":{}}}}}}}"#, payload(0, data)).as_bytes())
     };
     // The header grows at 126 and at 65,536 bytes; sizes that cannot be met exactly are rounded up.
-    let around = with_data(crate::frames::MIN_PAYLOAD).len() as u32 - crate::frames::MIN_PAYLOAD;
+    let around = with_data(MIN_PAYLOAD).len() as u32 - MIN_PAYLOAD;
     let mut data = size.saturating_sub(around + 8);
     loop {
         let frame = with_data(data);
