@@ -39,7 +39,7 @@ check_generated() {
 
 check_texts() {
     yamllint --strict .yamllint docker-compose.yml deploy k8s
-    shellcheck deploy/*.sh
+    shellcheck deploy/*.sh deploy/haproxy/*.sh
 }
 
 # Linted, and what it copies is what the build reads; never built here.
@@ -71,6 +71,7 @@ check_compose() {
     services 8 --profile observability
     services 6 --profile bench
     services 9 --profile sentinel
+    services 6 --profile tls
     # Every file that is mounted is there: Docker would make an empty folder of it.
     local source
     while read -r source; do
@@ -107,14 +108,24 @@ check_configurations() {
     done
 }
 
-# With the addresses that Compose gives it, whose names nobody knows here.
+# With the addresses that Compose gives it, whose names nobody knows here. Run, with clients: e2e/balancer.test.mjs.
 check_balancer() {
     local assignments
-    mapfile -t assignments < <(docker-compose config --format json | python3 -c 'import json, sys
-for name, value in json.load(sys.stdin)["services"]["lb"]["environment"].items():
-    print(f"{name}={value}")')
-    ((${#assignments[@]} == 15))
+    deploy/haproxy/certificate.sh "$work/certificate"
+    addresses lb 15
     env "${assignments[@]}" haproxy -c -f deploy/haproxy/haproxy.cfg
+    addresses lb-tls 17
+    assignments+=("LB_CERTIFICATE=$work/certificate/tls.pem")
+    env "${assignments[@]}" haproxy -c -f deploy/haproxy/haproxy.cfg -f deploy/haproxy/tls.cfg
+    env "${assignments[@]}" haproxy -c -f deploy/haproxy/passthrough.cfg
+}
+
+# addresses SERVICE COUNT: so many variables that Compose gives a service, in `assignments`.
+addresses() {
+    mapfile -t assignments < <(docker-compose --profile '*' config --format json | python3 -c 'import json, sys
+for name, value in json.load(sys.stdin)["services"][sys.argv[1]]["environment"].items():
+    print(f"{name}={value}")' "$1")
+    ((${#assignments[@]} == $2))
 }
 
 check_prometheus() {

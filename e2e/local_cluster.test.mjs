@@ -1,7 +1,7 @@
 // deploy/local-cluster.sh: a whole cluster with its balancer and its monitoring, as somebody who tries it out has it.
 
 import assert from 'node:assert/strict';
-import { existsSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join, relative } from 'node:path';
@@ -45,6 +45,14 @@ describe('a cluster of plain processes', () => {
       if (up.code === 0) break;
       assert.ok(up.stderr.startsWith('taken on') && attempts < 10, up.stderr);
     }
+    // The loss of a node is an alert after 5 s, for this test; everything else is as it is.
+    const rules = readFileSync(join(ROOT, 'deploy/prometheus/alerts.yml'), 'utf8');
+    const sooner = rules.replace(/(alert: FanwireNodeDown\n.*\n +for: )30s/, '$15s');
+    assert.notEqual(sooner, rules);
+    rmSync(join(env.CLUSTER_DIR, 'prometheus/alerts.yml'));
+    writeFileSync(join(env.CLUSTER_DIR, 'prometheus/alerts.yml'), sooner);
+    process.kill(pid('prometheus'), 'SIGHUP');
+    await until('its rules are read again', async () => JSON.stringify(await prometheus('rules')).includes('"duration":5,'));
   });
 
   after(async () => {
@@ -80,12 +88,16 @@ describe('a cluster of plain processes', () => {
     const { samples, types } = new Metrics(text);
     // The cluster has no TLS and no hooks: `tls.test.mjs` and `hooks.test.mjs` look at their metrics.
     const { tls, hooks } = declaredMetrics();
-    const measured = new Set([...types.keys(), ...samples.map(({ name }) => name), ...tls, ...hooks]);
+    const elsewhere = [...tls, ...hooks].flatMap((name) => [name, `${name}_bucket`]);
+    const measured = new Set([...types.keys(), ...samples.map(({ name }) => name), ...elsewhere]);
     for (const [file, names] of namedMetrics()) {
       assert.deepEqual(names.filter((name) => !measured.has(name)), [], `${file} names what does not exist`);
     }
     const documented = new Set(namedMetrics().get('docs/metrics.md'));
     assert.deepEqual([...types.keys()].filter((name) => !documented.has(name)), [], 'docs/metrics.md lacks them');
+    const shown = new Set(DASHBOARDS.flatMap((file) => namedMetrics().get(relative(ROOT, file))));
+    const unseen = [...types.keys(), ...tls, ...hooks].filter((name) => name.startsWith('fanwire_') && !shown.has(name) && !shown.has(`${name}_bucket`));
+    assert.deepEqual(unseen, [], 'on no panel');
   });
 
   test('Prometheus takes every question of the dashboards, and every alert', async () => {
@@ -102,7 +114,9 @@ describe('a cluster of plain processes', () => {
     const evaluated = async () =>
       (await prometheus('rules')).groups.flatMap(({ rules }) => rules).every(({ health }) => health === 'ok');
     await until('all rules are evaluated', evaluated);
-    await until('the loss of the node is an alert to come', () => asked('ALERTS{alertname="FanwireNodeDown"}'));
+    const loss = `FanwireNodeDown 127.0.0.1:${port(22)}`;
+    await until('the loss of the node is an alert', async () => (await firing()).includes(loss), 30_000);
+    assert.deepEqual(await firing(), [loss], 'and nothing else is');
   });
 
   test('a rolling restart loses nothing and repeats nothing', async (t) => {
@@ -143,6 +157,7 @@ describe('a cluster of plain processes', () => {
     assert.ok(most <= RATE + 1, `${most} in a second`);
     assert.ok(drained.flat().length >= Math.min(...moves) * clients.length);
 
+    await until('the alert is over', async () => (await firing()).length === 0, 30_000);
     assert.equal((await script('status')).code, 0);
     assert.ok((await metrics(port(22))).sum('fanwire_connections') > 0, 'a node that came back is given clients');
     assert.equal((await script('up')).code, 1, 'one cluster at a time');
@@ -162,6 +177,12 @@ describe('a cluster of plain processes', () => {
   /** Whether the answer of Prometheus is not empty. */
   async function asked(query) {
     return (await prometheus(`query?query=${encodeURIComponent(query)}`)).result.length > 0;
+  }
+
+  /** The alerts that fire, and of which node. */
+  async function firing() {
+    const { alerts } = await prometheus('alerts');
+    return alerts.filter(({ state }) => state === 'firing').map(({ labels }) => `${labels.alertname} ${labels.instance}`);
   }
 
   async function prometheus(path) {
