@@ -8,6 +8,8 @@ use clap::{Parser, Subcommand};
 
 use crate::dialect::Dialect;
 use crate::dialect::numbers::MIN_PAYLOAD;
+use crate::error::Error;
+use crate::scenario::{FanOut, Idle, Load, Scenario, Span};
 
 /// Measures a running Fanwire gateway from outside.
 #[derive(Debug, Parser)]
@@ -20,15 +22,36 @@ pub(crate) struct Args {
 /// What to measure.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Run scenario files: loadtest/scenarios/*.toml, or your own
+    Run(RunArgs),
     /// Deliveries per server CPU second, in a closed loop, beside the raw limit
     Fanout(FanoutArgs),
-    /// The raw limit alone: what a bare send(2) loop reaches on this machine
-    Limit(LimitArgs),
     /// Memory per idle connection
     Idle(IdleArgs),
-    /// The sending side of the raw limit, started by `fanout` and `limit`
+    /// The raw limit alone: what a bare send(2) loop reaches on this machine
+    Limit(LimitArgs),
+    /// The sending side of the raw limit, started where it is measured
     #[command(hide = true)]
     LimitSender(LimitSenderArgs),
+}
+
+/// Options of `run`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct RunArgs {
+    /// Scenario files, run one after the other
+    #[arg(required = true)]
+    pub(crate) files: Vec<PathBuf>,
+    /// Sets a key on top of each file: load.fan-out.seconds=1
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+    #[command(flatten)]
+    pub(crate) target: TargetArgs,
+    /// Write all figures and runs to this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+    /// Write a report with charts to this file, which needs no other
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
 }
 
 /// Options of `fanout`.
@@ -53,12 +76,13 @@ pub(crate) struct FanoutArgs {
     #[arg(long)]
     pub(crate) skip_limit: bool,
     #[command(flatten)]
-    pub(crate) server: ServerArgs,
-    #[command(flatten)]
-    pub(crate) cores: CoreArgs,
+    pub(crate) target: TargetArgs,
     /// Write every run and the medians to this file
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
+    /// Write a report with charts to this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
 }
 
 /// Options of `limit`.
@@ -76,8 +100,12 @@ pub(crate) struct LimitArgs {
     /// Length of one measurement, without its warm-up
     #[arg(long, default_value = "5", value_parser = seconds)]
     pub(crate) seconds: Duration,
-    #[command(flatten)]
-    pub(crate) cores: CoreArgs,
+    /// The core of the sender
+    #[arg(long, default_value_t = 0)]
+    pub(crate) server_core: usize,
+    /// The core of this process
+    #[arg(long, default_value_t = 1)]
+    pub(crate) client_core: usize,
     /// Write the runs to this file
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
@@ -97,12 +125,13 @@ pub(crate) struct IdleArgs {
     #[arg(long, default_value = "30", value_parser = seconds)]
     pub(crate) settle: Duration,
     #[command(flatten)]
-    pub(crate) server: ServerArgs,
-    #[command(flatten)]
-    pub(crate) cores: CoreArgs,
+    pub(crate) target: TargetArgs,
     /// Write the readings to this file
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
+    /// Write a report with charts to this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
 }
 
 /// Options of `limit-sender`.
@@ -116,39 +145,88 @@ pub(crate) struct LimitSenderArgs {
     pub(crate) frame_bytes: u32,
 }
 
-/// Which gateway is measured.
-#[derive(Debug, clap::Args)]
-pub(crate) struct ServerArgs {
-    /// The gateway to start
-    #[arg(long, value_name = "PATH", default_value = "target/release/fanwire")]
-    pub(crate) server_bin: PathBuf,
-    /// Use a server that runs already (ws://host:port/path, `{channel}` in it for the channel); it must allow anonymous
-    /// clients
+/// Which gateway is measured, and who runs where; on top of what a scenario says.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub(crate) struct TargetArgs {
+    /// The gateway to start [default: target/release/fanwire]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) server_bin: Option<PathBuf>,
+    /// Use servers that run already (ws://host:port/path, `{channel}` in it for the channel), repeated for each node of a
+    /// cluster; they must allow anonymous clients, or tokens signed with the scenario's secret
     #[arg(long, conflicts_with = "server_bin")]
-    pub(crate) url: Option<String>,
-    /// The path on that server for those who publish, if it is another one
+    pub(crate) url: Vec<String>,
+    /// The path on those servers for those who publish, if it is another one
     #[arg(long, requires = "url")]
     pub(crate) publish_path: Option<String>,
-    /// What the server speaks
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) dialect: Dialect,
-    /// That gateway's process, for its CPU time and memory
+    /// What the servers speak [default: native]
+    #[arg(long, value_enum)]
+    pub(crate) dialect: Option<Dialect>,
+    /// Those servers' processes, for their CPU time and memory
     #[arg(long, requires = "url")]
-    pub(crate) pid: Option<u32>,
-    /// That gateway's address for /metrics
+    pub(crate) pid: Vec<u32>,
+    /// Those servers' addresses for /metrics
     #[arg(long, requires = "url")]
-    pub(crate) ops: Option<SocketAddr>,
+    pub(crate) ops: Vec<SocketAddr>,
+    /// The core of the server, or of the limit's sender [default: 0]
+    #[arg(long)]
+    pub(crate) server_core: Option<usize>,
+    /// The core of this process: not the server's [default: 1]
+    #[arg(long)]
+    pub(crate) client_core: Option<usize>,
 }
 
-/// Who runs where: server and client must not share a core.
-#[derive(Clone, Copy, Debug, clap::Args)]
-pub(crate) struct CoreArgs {
-    /// The core of the server, or of the limit's sender
-    #[arg(long, default_value_t = 0)]
-    pub(crate) server_core: usize,
-    /// The core of this process
-    #[arg(long, default_value_t = 1)]
-    pub(crate) client_core: usize,
+impl TargetArgs {
+    /// Puts what was given on top of a scenario.
+    pub(crate) fn apply(&self, scenario: &mut Scenario) -> Result<(), Error> {
+        let server = &mut scenario.server;
+        if let Some(binary) = &self.server_bin {
+            server.binary.clone_from(binary);
+        }
+        if !self.url.is_empty() {
+            server.url.clone_from(&self.url);
+            server.pid.clone_from(&self.pid);
+            server.ops.clone_from(&self.ops);
+            // Servers that run already have theirs.
+            server.config.clear();
+        }
+        if self.publish_path.is_some() {
+            server.publish_path.clone_from(&self.publish_path);
+        }
+        server.dialect = self.dialect.unwrap_or(server.dialect);
+        server.core = self.server_core.unwrap_or(server.core);
+        scenario.client.core = self.client_core.unwrap_or(scenario.client.core);
+        scenario.check().map_err(Error::Setup)
+    }
+}
+
+impl FanoutArgs {
+    /// The scenario that they are short for.
+    pub(crate) fn scenario(&self) -> Result<Scenario, Error> {
+        let load = FanOut {
+            subscribers: self.subscribers,
+            payload: self.payload,
+            window: self.window.clone(),
+            seconds: Span(self.seconds),
+            rounds: self.rounds,
+            limit: !self.skip_limit,
+            ..FanOut::default()
+        };
+        short("Fan-out", Load::FanOut(load), &self.target)
+    }
+}
+
+impl IdleArgs {
+    /// The scenario that they are short for.
+    pub(crate) fn scenario(&self) -> Result<Scenario, Error> {
+        let load = Idle { connections: self.connections, channels: self.channels, rest: Span(self.settle) };
+        short("Idle connections", Load::Idle(load), &self.target)
+    }
+}
+
+fn short(name: &str, load: Load, target: &TargetArgs) -> Result<Scenario, Error> {
+    let mut scenario = Scenario::of(name, load);
+    target.apply(&mut scenario)?;
+    Ok(scenario)
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
@@ -186,5 +264,15 @@ mod tests {
         };
         assert_eq!(args.window, [1, 16]);
         assert!(Args::try_parse_from(["fanwire-loadtest", "fanout", "--window", "0"]).is_err());
+    }
+
+    #[test]
+    fn a_cluster_that_runs_already_replaces_the_one_of_the_scenario() {
+        let line = "fanwire-loadtest fanout --url ws://127.0.0.1:1 --url ws://127.0.0.1:2 --pid 7 --ops 127.0.0.1:3 --client-core 5";
+        let Command::Fanout(args) = Args::parse_from(line.split(' ')).command else {
+            panic!("wrong command");
+        };
+        let scenario = args.scenario().unwrap();
+        assert_eq!((scenario.server.url.len(), &scenario.server.pid[..], scenario.client.core), (2, &[7][..], 5));
     }
 }

@@ -4,7 +4,8 @@
 //! sees some concurrency and the code stays a straight line.
 
 use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream, ToSocketAddrs as _};
+use std::ops::Range;
 use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with, sockopt};
@@ -36,50 +37,75 @@ impl Endpoint {
 
     /// The endpoint of a `ws://` address; a path that it lacks is the dialect's usual one.
     pub(crate) fn parse(url: &str, dialect: Dialect) -> Result<Self, Error> {
-        let wrong = || Error::Setup(format!("{url}: not a ws://address:port/path"));
+        let wrong = || Error::Setup(format!("{url}: not a ws://host:port/path, or its host is not known"));
         let rest = url.strip_prefix("ws://").ok_or_else(wrong)?;
         let (authority, path) = match rest.find('/') {
             Some(at) => rest.split_at(at),
             None => (rest, dialect.path()),
         };
-        let address = authority.replace("localhost:", "127.0.0.1:").parse().map_err(|_| wrong())?;
+        // Of a name's addresses the first: a balancer has one, and a node is named by itself.
+        let named = authority.replace("localhost:", "127.0.0.1:");
+        let address = named.to_socket_addrs().ok().and_then(|mut found| found.next()).ok_or_else(wrong)?;
         Ok(Self { address, path: path.to_owned(), publish_path: path.to_owned(), dialect })
     }
 }
 
-/// Opens `count` sessions and adds them to `mux`, the `n`th for `channel(n)`.
+/// Who a session is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Who {
+    /// Its channel.
+    pub(crate) channel: String,
+    /// What it proves who it is with; only the native protocol has a place for it.
+    pub(crate) token: Option<String>,
+}
+
+/// Opens the sessions of `numbers`, the `n`th for `who(n)`, and adds them to `mux`. The endpoints take them in turn.
 pub(crate) fn open(
     mux: &mut Mux,
-    endpoint: &Endpoint,
+    endpoints: &[Endpoint],
     purpose: Purpose,
-    count: u32,
-    channel: impl Fn(u32) -> String,
+    numbers: Range<u32>,
+    who: impl Fn(u32) -> Result<Who, Error>,
 ) -> Result<(), Error> {
-    for start in (0..count).step_by(BATCH as usize) {
+    open_each(endpoints, purpose, numbers, who, |stream, carry| mux.add(stream, carry).map(|_| ()))
+}
+
+/// Opens sessions as [`open`] does, and hands them to `take`.
+pub(crate) fn open_each(
+    endpoints: &[Endpoint],
+    purpose: Purpose,
+    numbers: Range<u32>,
+    who: impl Fn(u32) -> Result<Who, Error>,
+    mut take: impl FnMut(TcpStream, Carry) -> Result<(), Error>,
+) -> Result<(), Error> {
+    for start in numbers.clone().step_by(BATCH as usize) {
         let mut sessions = Vec::new();
-        for number in start..count.min(start + BATCH) {
-            let channel = channel(number);
+        for number in start..numbers.end.min(start + BATCH) {
+            let endpoint = &endpoints[number as usize % endpoints.len()];
+            let who = who(number)?;
             let mut stream = dial(endpoint.address, number)?;
-            stream.write_all(upgrade_request(endpoint, purpose, &channel).as_bytes()).context("send the upgrade")?;
-            sessions.push((stream, Carry::default(), endpoint.dialect.opening(purpose, &channel)));
+            stream
+                .write_all(upgrade_request(endpoint, purpose, &who.channel).as_bytes())
+                .context("send the upgrade")?;
+            sessions.push((stream, Carry::default(), endpoint.dialect, endpoint.dialect.opening(purpose, &who)));
         }
-        for (stream, carry, _) in &mut sessions {
+        for (stream, carry, _, _) in &mut sessions {
             *carry = Carry::of(read_upgrade(stream)?);
         }
-        let steps = sessions.iter().map(|(_, _, steps)| steps.len()).max().unwrap_or_default();
+        let steps = sessions.iter().map(|(_, _, _, steps)| steps.len()).max().unwrap_or_default();
         for number in 0..steps {
-            for (stream, _, steps) in &mut sessions {
+            for (stream, _, _, steps) in &mut sessions {
                 let send = steps.get(number).map(|step| step.send.as_slice()).unwrap_or_default();
                 stream.write_all(send).context("send the first commands")?;
             }
-            for (stream, carry, steps) in &mut sessions {
+            for (stream, carry, dialect, steps) in &mut sessions {
                 if let Some(step) = steps.get(number) {
-                    await_replies(endpoint.dialect, stream, carry, step)?;
+                    await_replies(*dialect, stream, carry, step)?;
                 }
             }
         }
-        for (stream, carry, _) in sessions {
-            mux.add(stream, carry)?;
+        for (stream, carry, _, _) in sessions {
+            take(stream, carry)?;
         }
     }
     Ok(())

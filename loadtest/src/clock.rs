@@ -1,8 +1,9 @@
 //! The monotonic clock, in nanoseconds.
 
+use std::num::NonZeroU64;
 use std::time::Duration;
 
-use rustix::thread::{NanosleepRelativeResult, nanosleep};
+use rustix::thread::{NanosleepRelativeResult, nanosleep, set_current_timer_slack};
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
 /// Nanoseconds since an arbitrary start.
@@ -25,6 +26,12 @@ impl Deadline {
     pub(crate) fn passed(self) -> bool {
         now() >= self.0
     }
+}
+
+/// Lets this thread's waits end on time: the kernel's usual slack would be seen in every latency.
+pub(crate) fn wake_on_time() {
+    // Without it waits end 50 µs late, which makes figures worse, not wrong.
+    let _ = set_current_timer_slack(NonZeroU64::new(1));
 }
 
 /// Gives the processor away for `span`, or until a signal arrives.

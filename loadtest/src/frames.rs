@@ -39,29 +39,47 @@ pub(crate) fn server_binary(bytes: &[u8]) -> Vec<u8> {
 /// What the bytes of one read held.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tally {
-    /// Publications.
-    pub(crate) publications: u64,
-    /// The first publication's sequence number.
-    pub(crate) first: u64,
-    /// Publications whose number was not the one before plus one.
-    pub(crate) out_of_order: u64,
+    /// Publications' numbers, in the order in which they came.
+    pub(crate) runs: Vec<NumberRun>,
     /// Replies to commands.
     pub(crate) replies: u64,
+    /// Those of them that said that all that was missed came with them.
+    pub(crate) recovered: u64,
     /// Pings of the client protocol, to be answered by as many of [`Dialect::pong`].
     pub(crate) pings: u64,
     /// Payloads of WebSocket pings, to be answered by pongs.
     pub(crate) frame_pings: Vec<Vec<u8>>,
 }
 
+/// Numbers of which each is the one before plus one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NumberRun {
+    /// The first of them.
+    pub(crate) first: u64,
+    /// How many there are.
+    pub(crate) count: u64,
+}
+
 impl Tally {
     /// Counts a publication.
-    pub(crate) fn publication(&mut self, sequence: u64) {
-        if self.publications == 0 {
-            self.first = sequence;
-        } else if sequence != self.first + self.publications {
-            self.out_of_order += 1;
+    pub(crate) fn publication(&mut self, number: u64) {
+        match self.runs.last_mut() {
+            Some(run) if run.first + run.count == number => run.count += 1,
+            _ => self.runs.push(NumberRun { first: number, count: 1 }),
         }
-        self.publications += 1;
+    }
+
+    /// Publications.
+    pub(crate) fn publications(&self) -> u64 {
+        self.runs.iter().map(|run| run.count).sum()
+    }
+
+    /// Forgets everything but the room for it.
+    pub(crate) fn clear(&mut self) {
+        let Self { runs, replies, recovered, pings, frame_pings } = self;
+        runs.clear();
+        frame_pings.clear();
+        (*replies, *recovered, *pings) = (0, 0, 0);
     }
 }
 
@@ -152,7 +170,7 @@ impl Scanner {
 pub(crate) const MAX_LENGTH: usize = 64 << 20;
 
 /// First byte, header length and payload length; `None` if the header is not complete.
-fn frame_header(bytes: &[u8]) -> Result<Option<(u8, usize, usize)>, Fault> {
+pub(crate) fn frame_header(bytes: &[u8]) -> Result<Option<(u8, usize, usize)>, Fault> {
     let [first, second, rest @ ..] = bytes else {
         return Ok(None);
     };

@@ -13,12 +13,12 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::args::{CoreArgs, LimitArgs};
+use crate::args::LimitArgs;
 use crate::client;
 use crate::clock::Deadline;
 use crate::dialect::Dialect;
 use crate::error::{Context as _, Error};
-use crate::frames::Carry;
+use crate::frames::{Carry, Tally};
 use crate::meter::{self, Machine};
 use crate::mux::{Idle, Mux};
 use crate::report;
@@ -36,7 +36,7 @@ pub(crate) fn run(args: &LimitArgs) -> Result<(), Error> {
             frames_per_write: *frames,
             span: args.seconds,
         };
-        runs.push(measure(&plan, args.cores)?);
+        runs.push(measure(&plan, args.server_core, args.client_core)?);
     }
     report::print_limit(&runs)?;
     report::write_json(args.json.as_deref(), &serde_json::json!({ "machine": Machine::this(), "limit": runs }))
@@ -69,8 +69,8 @@ pub(crate) struct LimitRun {
 ///
 /// # Errors
 /// Also if this side counted other than the sender sent: then the counting itself is broken.
-pub(crate) fn measure(plan: &Plan, cores: CoreArgs) -> Result<LimitRun, Error> {
-    let mut sender = Sender::start(plan, cores)?;
+pub(crate) fn measure(plan: &Plan, sender_core: usize, client_core: usize) -> Result<LimitRun, Error> {
+    let mut sender = Sender::start(plan, sender_core, client_core)?;
     let mut mux = Mux::new(Dialect::Native, Idle::Spin)?;
     for number in 0..plan.sockets {
         let mut socket = client::dial(sender.address, number)?;
@@ -81,7 +81,7 @@ pub(crate) fn measure(plan: &Plan, cores: CoreArgs) -> Result<LimitRun, Error> {
     let pid = sender.child.id();
 
     let mut count = 0;
-    let sample = |mux: &Mux, count| Sample::take(mux, Some(pid), count, Own::default());
+    let sample = |mux: &Mux, count| Sample::take(mux, &[pid], count, Own::default());
     let before = sample(&mux, count)?;
     sender.say(&format!("run {}", plan.frames_per_write))?;
     read_for(&mut mux, &mut count, warm_up(plan.span))?;
@@ -123,9 +123,10 @@ fn read_for(mux: &mut Mux, count: &mut u64, span: Duration) -> Result<(), Error>
 }
 
 fn read_once(mux: &mut Mux, count: &mut u64) -> Result<(), Error> {
+    let mut tally = Tally::default();
     for slot in 0..mux.wait(Duration::from_millis(20))? {
-        let (_, tally) = mux.read(slot)?;
-        *count += tally.publications;
+        mux.read(slot, &mut tally)?;
+        *count += tally.publications();
     }
     Ok(())
 }
@@ -140,10 +141,10 @@ struct Sender {
 }
 
 impl Sender {
-    fn start(plan: &Plan, cores: CoreArgs) -> Result<Self, Error> {
+    fn start(plan: &Plan, sender_core: usize, client_core: usize) -> Result<Self, Error> {
         let binary = std::env::current_exe().context("find this program")?;
         // A child inherits the affinity of the thread that starts it.
-        meter::pin(cores.server_core)?;
+        meter::pin(sender_core)?;
         let mut child = Command::new(binary)
             .arg("limit-sender")
             .args(["--connections", &plan.sockets.to_string()])
@@ -152,7 +153,7 @@ impl Sender {
             .stdout(Stdio::piped())
             .spawn()
             .context("start the sender")?;
-        meter::pin(cores.client_core)?;
+        meter::pin(client_core)?;
         let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
             return Err(Error::Setup("the sender has no pipes".to_owned()));
         };

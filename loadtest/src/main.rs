@@ -3,39 +3,54 @@
 //! | file | owns |
 //! |---|---|
 //! | `args` | the command line |
-//! | `fanout` | deliveries per server CPU second, in a closed loop, beside the raw limit |
-//! | `closed_loop` | its one publisher and its many subscribers, every delivery checked |
-//! | `limit` | the raw limit: what a bare send(2) loop reaches on this machine |
-//! | `idle` | memory per idle connection |
-//! | `server` | the gateway process, or the address of one that runs already |
-//! | `client` | opening sessions |
+//! | `scenario`, `assertion` | a scenario file, and what it demands |
+//! | `engine` | one scenario after the other: start, run, judge, report |
+//! | `kind` | the kinds of load, a file each |
+//! | `server`, `process` | the gateways under test, started here or running already |
+//! | `client`, `token` | opening sessions |
 //! | `dialect` | what differs between the protocols of servers |
+//! | `traffic`, `layout` | publications to subscribers, every delivery checked |
 //! | `mux` | many sockets on one thread |
 //! | `frames` | WebSocket frames, and counting publications in what a read brought |
-//! | `sample` | what a span of time held |
-//! | `meter` | CPU time, memory and segments, as the kernel counts them |
-//! | `stats`, `report` | quantiles; tables and JSON |
+//! | `limit`, `floor` | what the machine and a Redis allow, measured in the same run |
+//! | `sample`, `monitor` | what a span of time held; how it went over time |
+//! | `meter`, `metrics` | CPU time, memory and segments, as the kernel counts them; the servers' own counters |
+//! | `figure`, `outcome`, `stats` | figures with their names and units, runs and medians, quantiles |
+//! | `progress`, `report`, `html`, `chart` | what people see, during the run and afterwards |
 //!
-//! Exit code 0: measured. 1: the gateway broke a promise (lost, repeated, reordered, refused or
-//! stalled). 2: the measurement could not be made.
+//! Exit code 0: measured, and all as demanded. 1: the gateway broke a promise (lost, repeated, reordered, refused or stalled), or
+//! an assertion did not hold. 2: the measurement could not be made.
 
 mod args;
+mod assertion;
+mod chart;
 mod client;
 mod clock;
-mod closed_loop;
 mod dialect;
+mod engine;
 mod error;
-mod fanout;
+mod figure;
+mod floor;
 mod frames;
+mod html;
 mod http;
-mod idle;
+mod kind;
+mod layout;
 mod limit;
 mod meter;
+mod metrics;
+mod monitor;
 mod mux;
+mod outcome;
+mod process;
+mod progress;
 mod report;
 mod sample;
+mod scenario;
 mod server;
 mod stats;
+mod token;
+mod traffic;
 
 use std::process::ExitCode;
 
@@ -45,9 +60,10 @@ use crate::args::{Args, Command};
 
 fn main() -> ExitCode {
     let outcome = match Args::parse().command {
-        Command::Fanout(args) => fanout::run(&args),
+        Command::Run(args) => engine::run(&args),
+        Command::Fanout(args) => engine::run_short(args.scenario(), args.json.as_deref(), args.html.as_deref()),
+        Command::Idle(args) => engine::run_short(args.scenario(), args.json.as_deref(), args.html.as_deref()),
         Command::Limit(args) => limit::run(&args),
-        Command::Idle(args) => idle::run(&args),
         Command::LimitSender(args) => limit::sender::run(&args),
     };
     match outcome {

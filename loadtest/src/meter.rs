@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use rustix::param::page_size;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use serde::Serialize;
@@ -58,6 +59,25 @@ pub(crate) fn cpu_nanoseconds(pid: u32) -> Result<u64, Error> {
     Ok(sum)
 }
 
+/// The same of several processes together; `None` if there are none.
+pub(crate) fn cpu_of_all(pids: &[u32]) -> Result<Option<u64>, Error> {
+    if pids.is_empty() {
+        return Ok(None);
+    }
+    pids.iter().map(|pid| cpu_nanoseconds(*pid)).sum::<Result<u64, Error>>().map(Some)
+}
+
+/// Resident bytes of several processes together, shared pages counted in each; `None` if one cannot be read, or there are
+/// none. Cheap, unlike [`memory`].
+pub(crate) fn resident_of_all(pids: &[u32]) -> Option<u64> {
+    let resident = |pid: &u32| {
+        let text = fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
+        text.split(' ').nth(1)?.parse::<u64>().ok()
+    };
+    let pages = pids.iter().map(resident).sum::<Option<u64>>()?;
+    (!pids.is_empty()).then(|| pages * page_size() as u64)
+}
+
 /// A process's memory, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Memory {
@@ -69,8 +89,20 @@ pub(crate) struct Memory {
     pub(crate) private_dirty: u64,
 }
 
+/// The memory of several processes together.
+pub(crate) fn memory_of_all(pids: &[u32]) -> Result<Memory, Error> {
+    let mut sum = Memory::default();
+    for pid in pids {
+        let Memory { rss, pss, private_dirty } = memory(*pid)?;
+        sum.rss += rss;
+        sum.pss += pss;
+        sum.private_dirty += private_dirty;
+    }
+    Ok(sum)
+}
+
 /// Reads a process's memory.
-pub(crate) fn memory(pid: u32) -> Result<Memory, Error> {
+fn memory(pid: u32) -> Result<Memory, Error> {
     let path = format!("/proc/{pid}/smaps_rollup");
     let text = fs::read_to_string(&path).context(&path)?;
     parse_memory(&text).ok_or_else(|| Error::Setup(format!("{path}: fields missing")))
@@ -157,6 +189,8 @@ mod tests {
         let pid = std::process::id();
         assert!(memory(pid).unwrap().rss > 0);
         cpu_nanoseconds(pid).unwrap();
+        assert!(resident_of_all(&[pid, pid]).unwrap() > 0);
+        assert_eq!((resident_of_all(&[]), cpu_of_all(&[]).unwrap()), (None, None));
         assert!(cpu_nanoseconds(u32::MAX / 4).is_err());
     }
 }

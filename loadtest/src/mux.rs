@@ -23,7 +23,6 @@ pub(crate) struct Mux {
     scratch: Vec<u8>,
     ready: Vec<epoll::Event>,
     idle: Idle,
-    tally: Tally,
     counters: Counters,
 }
 
@@ -76,7 +75,6 @@ impl Mux {
             scanner: Scanner::new(dialect),
             scratch: vec![0; 256 * 1024],
             ready: Vec::with_capacity(1024),
-            tally: Tally::default(),
             counters: Counters::default(),
         })
     }
@@ -130,15 +128,15 @@ impl Mux {
         }
     }
 
-    /// Reads from the `slot`th ready socket, to the end of what is there: the socket's index and what
-    /// came. Pings are answered here.
+    /// Reads from the `slot`th ready socket, to the end of what is there: the socket's index. What came is in `tally`, and
+    /// nothing else. Pings are answered here.
     ///
     /// # Errors
     /// The connection ended, or brought something unexpected.
-    pub(crate) fn read(&mut self, slot: usize) -> Result<(usize, &Tally), Error> {
+    pub(crate) fn read(&mut self, slot: usize, tally: &mut Tally) -> Result<usize, Error> {
         let epoll::Event { flags, data } = self.ready[slot];
         let index = data.u64() as usize;
-        self.tally = Tally::default();
+        tally.clear();
         if flags.contains(epoll::EventFlags::OUT) && !self.connections[index].unsent.is_empty() {
             self.send(index, &[])?;
         }
@@ -156,15 +154,15 @@ impl Mux {
             self.counters.reads += 1;
             self.counters.bytes += count as u64;
             self.scanner
-                .read(&mut connection.carry, &self.scratch[..count], &mut self.tally)
+                .read(&mut connection.carry, &self.scratch[..count], tally)
                 .map_err(|fault| failed(fault.to_string()))?;
             // A short read took all there was: whatever comes later is a new edge.
             if count < self.scratch.len() && !hung_up {
                 break;
             }
         }
-        self.answer_pings(index)?;
-        Ok((index, &self.tally))
+        self.answer_pings(index, tally)?;
+        Ok(index)
     }
 
     /// Sends bytes, or keeps for later what the socket has no room for.
@@ -188,11 +186,11 @@ impl Mux {
         Ok(())
     }
 
-    fn answer_pings(&mut self, index: usize) -> Result<(), Error> {
-        for payload in std::mem::take(&mut self.tally.frame_pings) {
-            self.send(index, &client_pong(&payload))?;
+    fn answer_pings(&mut self, index: usize, tally: &Tally) -> Result<(), Error> {
+        for payload in &tally.frame_pings {
+            self.send(index, &client_pong(payload))?;
         }
-        for _ in 0..self.tally.pings {
+        for _ in 0..tally.pings {
             self.counters.pings += 1;
             self.send(index, &self.dialect.pong())?;
         }
@@ -219,13 +217,13 @@ mod tests {
 
     /// Reads until `done` says that the sum is complete.
     fn collect(mux: &mut Mux, done: impl Fn(&[u64], u64) -> bool) -> Vec<u64> {
-        let mut counts = vec![0; mux.connections.len()];
+        let (mut counts, mut tally) = (vec![0; mux.connections.len()], Tally::default());
         while !done(&counts, mux.counters().pings) {
             let ready = mux.wait(PATIENCE).unwrap();
             assert!(ready > 0, "nothing came: {counts:?}");
             for slot in 0..ready {
-                let (index, tally) = mux.read(slot).unwrap();
-                counts[index] += tally.publications;
+                let index = mux.read(slot, &mut tally).unwrap();
+                counts[index] += tally.publications();
             }
         }
         counts
@@ -262,7 +260,7 @@ mod tests {
         drop(server);
         let failed = (0..10).any(|_| {
             let ready = mux.wait(PATIENCE).unwrap();
-            (0..ready).any(|slot| mux.read(slot).is_err())
+            (0..ready).any(|slot| mux.read(slot, &mut Tally::default()).is_err())
         });
         assert!(failed);
     }

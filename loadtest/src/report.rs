@@ -1,4 +1,4 @@
-//! Progress on the standard error, tables on the standard output, JSON in a file.
+//! Tables on the standard output, JSON in a file.
 
 use std::fmt::{self, Write as _};
 use std::io::Write as _;
@@ -6,13 +6,12 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::args::FanoutArgs;
+use crate::engine::Report;
 use crate::error::{Context as _, Error};
-use crate::fanout::Pair;
-use crate::idle::IdleRun;
+use crate::figure::{Figure, Unit};
 use crate::limit::LimitRun;
-use crate::meter::{Machine, Memory};
-use crate::stats::median;
+use crate::meter::Machine;
+use crate::outcome::Spread;
 
 /// Says what is going on.
 pub(crate) fn progress(what: fmt::Arguments<'_>) {
@@ -27,124 +26,55 @@ pub(crate) fn write_json(path: Option<&Path>, value: &impl Serialize) -> Result<
     let context = || format!("write {}", path.display());
     let mut text = serde_json::to_string_pretty(value).map_err(std::io::Error::from).context(context())?;
     text.push('\n');
-    std::fs::write(path, text).context(context())
+    write(path, &text)
 }
 
-/// The medians of all rounds with one window.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct Row {
-    window: u32,
-    frames_per_write: Option<f64>,
-    frames_per_read: Option<f64>,
-    frames_per_write_by_server: Option<f64>,
-    per_second: Option<f64>,
-    per_cpu_second: Option<f64>,
-    limit_per_cpu_second: Option<f64>,
-    ratio: Option<f64>,
-    lowest_ratio: Option<f64>,
-    highest_ratio: Option<f64>,
-    latency_p50_ms: Option<f64>,
-    latency_p99_ms: Option<f64>,
-    server_busy: Option<f64>,
-    client_busy: Option<f64>,
-    limit_client_busy: Option<f64>,
+/// Writes a file.
+pub(crate) fn write(path: &Path, text: &str) -> Result<(), Error> {
+    std::fs::write(path, text).context(format!("write {}", path.display()))
 }
 
-/// A row for each window.
-pub(crate) fn rows(windows: &[u32], pairs: &[Pair]) -> Vec<Row> {
-    windows
-        .iter()
-        .map(|&window| {
-            let of = |value: &dyn Fn(&Pair) -> Option<f64>| {
-                let pairs = pairs.iter().filter(|pair| pair.run.window == window);
-                pairs.filter_map(value).collect::<Vec<f64>>()
-            };
-            let middle = |value: &dyn Fn(&Pair) -> Option<f64>| median(of(value));
-            let ratios = of(&Pair::ratio);
-            Row {
-                window,
-                frames_per_write: middle(&|p| p.run.figures.frames_per_write),
-                frames_per_read: middle(&|p| Some(p.run.figures.frames_per_read)),
-                frames_per_write_by_server: middle(&|p| p.run.frames_per_write_by_server),
-                per_second: middle(&|p| Some(p.run.figures.per_second)),
-                per_cpu_second: middle(&|p| p.run.figures.per_cpu_second),
-                limit_per_cpu_second: middle(&|p| p.limit?.figures.per_cpu_second),
-                ratio: median(ratios.iter().copied()),
-                lowest_ratio: ratios.iter().copied().reduce(f64::min),
-                highest_ratio: ratios.iter().copied().reduce(f64::max),
-                latency_p50_ms: middle(&|p| Some(p.run.latency_p50_ms)),
-                latency_p99_ms: middle(&|p| Some(p.run.latency_p99_ms)),
-                server_busy: middle(&|p| p.run.figures.sender_busy),
-                client_busy: middle(&|p| Some(p.run.figures.client_busy)),
-                limit_client_busy: middle(&|p| Some(p.limit?.figures.client_busy)),
-            }
-        })
-        .collect()
-}
-
-/// Prints the medians of a fan-out run.
-pub(crate) fn print_fanout(args: &FanoutArgs, server: &str, pairs: &[Pair]) -> Result<(), Error> {
-    let mut table = Table::new(&[
-        "W",
-        "frames/write",
-        "by server",
-        "frames/read",
-        "deliveries/s",
-        "per CPU s",
-        "limit per CPU s",
-        "ratio",
-        "ratios",
-        "p50 ms",
-        "p99 ms",
-        "server CPU",
-        "client CPU",
-    ]);
-    for row in rows(&args.window, pairs) {
-        table.row([
-            row.window.to_string(),
-            fixed(row.frames_per_write, 2),
-            fixed(row.frames_per_write_by_server, 2),
-            fixed(row.frames_per_read, 2),
-            count(row.per_second),
-            count(row.per_cpu_second),
-            count(row.limit_per_cpu_second),
-            fixed(row.ratio, 2),
-            match (row.lowest_ratio, row.highest_ratio) {
-                (Some(low), Some(high)) => format!("{low:.2} to {high:.2}"),
-                _ => "-".to_owned(),
-            },
-            fixed(row.latency_p50_ms, 2),
-            fixed(row.latency_p99_ms, 2),
-            percent(row.server_busy),
-            percent(row.client_busy),
-        ]);
+/// Prints what came of a scenario.
+pub(crate) fn print(report: &Report, machine: &Machine) -> Result<(), Error> {
+    let labels = report.rows.iter().map(|row| row.label.clone());
+    let mut table = Table::new(std::iter::once("figure".to_owned()).chain(labels).collect());
+    for &figure in Figure::ALL {
+        let values: Vec<_> = report.rows.iter().map(|row| row.figures.get(&figure)).collect();
+        if values.iter().any(Option::is_some) {
+            let cells = values.into_iter().map(|value| value.map_or_else(|| "-".to_owned(), |v| show(figure, *v)));
+            table.row(std::iter::once(figure.title().to_owned()).chain(cells).collect());
+        }
     }
-    print(&format!(
-        "{server}: {} subscribers, {} bytes, {} x {:?} each, medians; nothing lost, repeated or \
-         reordered\n{}\n\n{table}",
-        args.subscribers,
-        args.payload,
-        args.rounds,
-        args.seconds,
-        Machine::this(),
-    ))
+    let runs = report.rows.iter().map(|row| row.runs).max().unwrap_or_default();
+    let mut text = format!("{}\n{machine}; medians of {runs}\n\n{table}", report.name);
+    for verdict in &report.verdicts {
+        let sign = if verdict.held { "ok    " } else { "FAILED" };
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{sign} {} ({})", verdict.assertion, verdict.found);
+    }
+    if let Some(fault) = &report.first_fault {
+        let _ = writeln!(text, "first: {fault}");
+    }
+    text.push('\n');
+    output(&text)
+}
+
+/// The median, and how far a ratio moved: that says whether to trust it.
+fn show(figure: Figure, spread: Spread) -> String {
+    let Spread { median, low, high } = spread;
+    if figure.unit() == Unit::Ratio && low < high {
+        return format!("{median:.2} ({low:.2}–{high:.2})");
+    }
+    figure.unit().show(median)
 }
 
 /// Prints runs of the limit.
 pub(crate) fn print_limit(runs: &[LimitRun]) -> Result<(), Error> {
-    let mut table = Table::new(&[
-        "frames/write",
-        "counted",
-        "frames/read",
-        "deliveries/s",
-        "per CPU s",
-        "us/delivery",
-        "sender CPU",
-        "client CPU",
-    ]);
+    let names = "frames/write,counted,frames/read,deliveries/s,per CPU s,us/delivery,sender CPU,client CPU";
+    let mut table = Table::new(names.split(',').map(str::to_owned).collect());
     for run in runs {
         let figures = &run.figures;
-        table.row([
+        table.row(vec![
             format!("{:.2}", run.wanted),
             fixed(figures.frames_per_write, 2),
             format!("{:.2}", figures.frames_per_read),
@@ -155,45 +85,10 @@ pub(crate) fn print_limit(runs: &[LimitRun]) -> Result<(), Error> {
             percent(Some(figures.client_busy)),
         ]);
     }
-    print(&format!("{}\n\n{table}", Machine::this()))
+    output(&format!("{}\n\n{table}", Machine::this()))
 }
 
-/// Prints the readings of an idle run.
-pub(crate) fn print_idle(run: &IdleRun) -> Result<(), Error> {
-    let mut table = Table::new(&["bytes per connection", "RSS", "PSS", "private dirty"]);
-    let readings = [
-        ("after connect", run.after_connect),
-        ("after the rest", run.after_settle),
-        ("after one message each", run.after_message),
-    ];
-    for (name, memory) in readings {
-        let grown = |field: fn(&Memory) -> u64| {
-            let bytes = field(&memory) as f64 - field(&run.before) as f64;
-            format!("{:.0}", bytes / f64::from(run.connections))
-        };
-        table.row([
-            name.to_owned(),
-            grown(|memory| memory.rss),
-            grown(|memory| memory.pss),
-            grown(|memory| memory.private_dirty),
-        ]);
-    }
-    print(&format!(
-        "{}: {} connections, a subscription each, {} channels; rested {} s, {} pings answered, all \
-         reached by a message afterwards\n{}\nserver before: {:.1} MiB RSS; connect and subscribe: \
-         {:.0} us of server CPU each\n\n{table}",
-        run.server,
-        run.connections,
-        run.channels,
-        run.settle_seconds,
-        run.pings_answered,
-        Machine::this(),
-        run.before.rss as f64 / f64::from(1 << 20),
-        run.connect_cpu_microseconds,
-    ))
-}
-
-fn print(text: &str) -> Result<(), Error> {
+fn output(text: &str) -> Result<(), Error> {
     std::io::stdout().write_all(text.as_bytes()).context("write the table")
 }
 
@@ -211,22 +106,23 @@ fn count(value: Option<f64>) -> String {
 }
 
 /// A table in Markdown, aligned for reading as it is.
-struct Table<const COLUMNS: usize> {
-    rows: Vec<[String; COLUMNS]>,
+struct Table {
+    rows: Vec<Vec<String>>,
 }
 
-impl<const COLUMNS: usize> Table<COLUMNS> {
-    fn new(names: &[&str; COLUMNS]) -> Self {
-        Self { rows: vec![names.map(str::to_owned)] }
+impl Table {
+    fn new(names: Vec<String>) -> Self {
+        Self { rows: vec![names] }
     }
 
-    fn row(&mut self, cells: [String; COLUMNS]) {
+    fn row(&mut self, cells: Vec<String>) {
         self.rows.push(cells);
     }
 }
 
-impl<const COLUMNS: usize> fmt::Display for Table<COLUMNS> {
+impl fmt::Display for Table {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let columns = self.rows[0].len();
         let width = |column: usize| {
             let cells = self.rows.iter().map(|row| row[column].chars().count());
             // The rule below the names needs two characters.
@@ -234,11 +130,15 @@ impl<const COLUMNS: usize> fmt::Display for Table<COLUMNS> {
         };
         for (number, row) in self.rows.iter().enumerate() {
             for (column, cell) in row.iter().enumerate() {
-                write!(out, "| {cell:>0$} ", width(column))?;
+                match column {
+                    0 => write!(out, "| {cell:<0$} ", width(column))?,
+                    _ => write!(out, "| {cell:>0$} ", width(column))?,
+                }
             }
             out.write_str("|\n")?;
             if number == 0 {
-                for column in 0..COLUMNS {
+                write!(out, "| {:-<1$} ", "", width(0))?;
+                for column in 1..columns {
                     write!(out, "| {:->1$}: ", "", width(column) - 1)?;
                 }
                 out.write_str("|\n")?;
@@ -254,8 +154,8 @@ mod tests {
 
     #[test]
     fn a_table_is_aligned_markdown() {
-        let mut table = Table::new(&["W", "per CPU s"]);
-        table.row(["16".to_owned(), count(Some(3_490_000.0))]);
-        assert_eq!(table.to_string(), "|  W | per CPU s |\n| -: | --------: |\n| 16 |    3490 k |\n\n");
+        let mut table = Table::new(vec!["W".to_owned(), "per CPU s".to_owned()]);
+        table.row(vec!["16".to_owned(), count(Some(3_490_000.0))]);
+        assert_eq!(table.to_string(), "| W  | per CPU s |\n| -- | --------: |\n| 16 |    3490 k |\n\n");
     }
 }

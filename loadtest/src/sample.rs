@@ -3,7 +3,9 @@
 use serde::Serialize;
 
 use crate::error::Error;
+use crate::figure::Figure;
 use crate::mux::{Counters, Mux};
+use crate::outcome::Run;
 use crate::{clock, meter};
 
 /// A reading of everything that is counted.
@@ -18,7 +20,7 @@ pub(crate) struct Sample {
     own: Own,
 }
 
-/// Traffic of the publisher's connection, which is no delivery.
+/// Traffic of the publishers' connections, which is no delivery.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Own {
     /// Reads on it.
@@ -36,7 +38,7 @@ pub(crate) struct Figures {
     pub(crate) seconds: f64,
     /// Deliveries per second of the clock.
     pub(crate) per_second: f64,
-    /// CPU seconds of the sender; none if its process is unknown.
+    /// CPU seconds of the senders; none if their processes are unknown.
     pub(crate) sender_cpu_seconds: Option<f64>,
     /// Deliveries per CPU second of the sender: the figure that counts.
     pub(crate) per_cpu_second: Option<f64>,
@@ -47,7 +49,7 @@ pub(crate) struct Figures {
     /// Publications per read of a subscriber.
     pub(crate) frames_per_read: f64,
     /// Publications per TCP segment, which is a write of the sender; none if the kernel does not
-    /// tell. Replies to the publisher that one read brought together make it too small, by at most
+    /// tell, or others send, too. Replies to the publisher that one read brought together make it too small, by at most
     /// the window over the subscribers.
     pub(crate) frames_per_write: Option<f64>,
     /// Bytes of a publication on the wire.
@@ -55,10 +57,10 @@ pub(crate) struct Figures {
 }
 
 impl Sample {
-    /// Reads everything; `sender` is the process whose CPU time counts.
-    pub(crate) fn take(mux: &Mux, sender: Option<u32>, deliveries: u64, own: Own) -> Result<Self, Error> {
+    /// Reads everything; `senders` are the processes whose CPU time counts.
+    pub(crate) fn take(mux: &Mux, senders: &[u32], deliveries: u64, own: Own) -> Result<Self, Error> {
         Ok(Self {
-            sender_cpu: sender.map(meter::cpu_nanoseconds).transpose()?,
+            sender_cpu: meter::cpu_of_all(senders)?,
             client_cpu: meter::cpu_nanoseconds(std::process::id())?,
             segments: meter::data_segments(),
             counters: mux.counters(),
@@ -96,13 +98,28 @@ impl Sample {
             sender_busy: sender_cpu_seconds.map(|cpu| cpu / seconds),
             client_busy: client_cpu / seconds,
             frames_per_read: per(reads),
-            frames_per_write: writes.map(per),
+            frames_per_write: writes.map(per).filter(|frames| *frames > OWN_SEGMENTS),
             bytes_per_delivery: bytes as f64 / deliveries.max(1) as f64,
         }
     }
 }
 
+/// Fewer frames in a segment than this means that others send in this network namespace, too: the count says nothing.
+const OWN_SEGMENTS: f64 = 0.95;
+
 impl Figures {
+    /// Notes what others compare.
+    pub(crate) fn note(&self, run: &mut Run) {
+        run.set(Figure::Deliveries, self.deliveries as f64);
+        run.set(Figure::DeliveriesPerSecond, self.per_second);
+        run.set_some(Figure::DeliveriesPerCpuSecond, self.per_cpu_second);
+        run.set_some(Figure::ServerBusy, self.sender_busy);
+        run.set(Figure::ClientBusy, self.client_busy);
+        run.set(Figure::FramesPerRead, self.frames_per_read);
+        run.set_some(Figure::FramesPerWrite, self.frames_per_write);
+        run.set(Figure::BytesPerDelivery, self.bytes_per_delivery);
+    }
+
     /// The same figures with the frames per read and write of a longer span.
     ///
     /// A sender is ahead of its reader by up to a sweep. Only a span that begins before the first

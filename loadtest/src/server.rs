@@ -1,228 +1,218 @@
-//! The gateway under test: a process started for this run, or one that runs already.
+//! What is measured: gateways started for this run, with a Redis of their own if there are several, or some that run already.
 
-use std::fs::{self, File};
-use std::net::{SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use serde::Serialize;
 
-use crate::args::{CoreArgs, ServerArgs};
 use crate::client::Endpoint;
-use crate::clock::{Deadline, pause};
-use crate::dialect::Dialect;
 use crate::error::{Context as _, Error};
-use crate::{http, meter};
+use crate::http;
+use crate::meter;
+use crate::metrics::Counters;
+use crate::process::{Folder, Process, free_addresses};
+use crate::scenario::{ClientPlan, ServerPlan};
 
-/// A gateway that is ready for clients.
+/// Servers that are ready for clients.
 #[derive(Debug)]
-pub(crate) struct Server {
-    /// Where clients connect.
-    pub(crate) endpoint: Endpoint,
-    /// Its process; `None` if it was not told.
-    pub(crate) pid: Option<u32>,
-    /// What it calls itself.
+pub(crate) struct Servers {
+    /// Where clients connect; never empty.
+    pub(crate) endpoints: Vec<Endpoint>,
+    /// Their processes; none if they were not told.
+    pub(crate) pids: Vec<u32>,
+    /// What they are called.
     pub(crate) name: String,
-    ops: Option<SocketAddr>,
-    /// Ends with this value, if it was started here.
-    process: Option<Process>,
+    /// The Redis started for them.
+    pub(crate) redis: Option<SocketAddr>,
+    ops: Vec<SocketAddr>,
+    /// They end with this value: nodes before their Redis.
+    nodes: Vec<Process>,
+    redis_process: Option<Process>,
 }
 
-impl Server {
-    /// Starts a gateway on the server's core, or takes the one that was named, and binds this process
-    /// to the client's core.
-    pub(crate) fn start(args: &ServerArgs, cores: CoreArgs) -> Result<Self, Error> {
-        let server = match &args.url {
-            Some(url) => {
-                let mut endpoint = Endpoint::parse(url, args.dialect)?;
-                if let Some(path) = &args.publish_path {
-                    endpoint.publish_path.clone_from(path);
-                }
-                Self { endpoint, pid: args.pid, name: url.clone(), ops: args.ops, process: None }
+/// What a report says about them.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct About {
+    name: String,
+    nodes: usize,
+    redis: bool,
+    dialect: crate::dialect::Dialect,
+}
+
+impl Servers {
+    /// Starts gateways on the server's core, or takes those that were named, and binds this process to the client's core.
+    pub(crate) fn start(plan: &ServerPlan, client: &ClientPlan) -> Result<Self, Error> {
+        let servers = if plan.url.is_empty() { Self::spawn(plan, client)? } else { Self::named(plan)? };
+        meter::pin(client.core)?;
+        Ok(servers)
+    }
+
+    /// What a report says about them.
+    pub(crate) fn about(&self) -> About {
+        About {
+            name: self.name.clone(),
+            nodes: self.endpoints.len(),
+            redis: self.redis.is_some(),
+            dialect: self.endpoints[0].dialect,
+        }
+    }
+
+    /// Their counters, where they tell any.
+    pub(crate) fn counters(&self) -> Counters {
+        Counters::scrape(&self.ops)
+    }
+
+    /// Shows the ends of the logs of those that were started here.
+    pub(crate) fn show_logs(&self) {
+        for node in &self.nodes {
+            eprintln!("the end of the server's log:\n{}", node.log_end());
+        }
+    }
+
+    fn named(plan: &ServerPlan) -> Result<Self, Error> {
+        let mut endpoints = Vec::new();
+        for url in &plan.url {
+            let mut endpoint = Endpoint::parse(url, plan.dialect)?;
+            if let Some(path) = &plan.publish_path {
+                endpoint.publish_path.clone_from(path);
             }
-            None if args.dialect.is_ours() => Self::spawn(&args.server_bin, args.dialect, cores)?,
-            None => {
-                return Err(Error::Setup(
-                    "the gateway does not speak this dialect: name a server with --url".to_owned(),
-                ));
-            }
-        };
-        meter::pin(cores.client_core)?;
-        Ok(server)
-    }
-
-    /// The gateway's metrics in the text format, or nothing where there are none.
-    pub(crate) fn metrics(&self) -> Option<Metrics> {
-        match http::get(self.ops?, "/metrics") {
-            Ok((200, text)) => Some(Metrics(text)),
-            _ => None,
+            endpoints.push(endpoint);
         }
-    }
-
-    /// Shows the end of the server's log, if it was started here: a failed run may be explained there.
-    pub(crate) fn show_log(&self) {
-        if let Some(process) = &self.process {
-            eprintln!("the end of the server's log:\n{}", process.log_end());
-        }
-    }
-
-    fn spawn(binary: &Path, dialect: Dialect, cores: CoreArgs) -> Result<Self, Error> {
-        if !binary.is_file() {
-            return Err(Error::Setup(format!(
-                "{}: not there; build it with `cargo build --release`",
-                binary.display()
-            )));
-        }
-        let [public, control, ops] = free_addresses()?;
-        let folder = Folder::create()?;
-        let config = folder.0.join("fanwire.toml");
-        fs::write(&config, configuration(public, control, ops)).context("write a configuration")?;
-        let log = folder.0.join("log");
-        let output = File::create(&log).context("create a log file")?;
-        // A child inherits the affinity of the thread that starts it: no moment on a wrong core.
-        meter::pin(cores.server_core)?;
-        let child = Command::new(binary)
-            .arg("serve")
-            .arg("--config")
-            .arg(&config)
-            .stdin(Stdio::null())
-            .stdout(output.try_clone().context("share the log file")?)
-            .stderr(output)
-            .spawn()
-            .context(format!("start {}", binary.display()))?;
-        let mut process = Process { child, log, _folder: folder };
-        process.await_ready(ops)?;
         Ok(Self {
-            endpoint: Endpoint::usual(public, dialect),
-            pid: Some(process.child.id()),
-            name: binary.display().to_string(),
-            ops: Some(ops),
-            process: Some(process),
+            endpoints,
+            pids: plan.pid.clone(),
+            name: plan.url.join(", "),
+            redis: None,
+            ops: plan.ops.clone(),
+            nodes: Vec::new(),
+            redis_process: None,
         })
     }
-}
 
-/// A scrape of the metrics.
-#[derive(Clone, Debug)]
-pub(crate) struct Metrics(String);
-
-impl Metrics {
-    /// The sum of a counter over all its labels; `None` if there is no such counter.
-    pub(crate) fn sum(&self, name: &str) -> Option<f64> {
-        let mut sum = None;
-        for line in self.0.lines() {
-            let Some(rest) = line.strip_prefix(name) else {
-                continue;
-            };
-            if !rest.starts_with([' ', '{']) {
-                continue;
-            }
-            if let Some(value) = line.rsplit(' ').next().and_then(|v| v.parse::<f64>().ok()) {
-                *sum.get_or_insert(0.0) += value;
-            }
+    fn spawn(plan: &ServerPlan, client: &ClientPlan) -> Result<Self, Error> {
+        let binary = plan.binary.canonicalize().ok().filter(|path| path.is_file()).ok_or_else(|| {
+            Error::Setup(format!("{}: not there; build it with `cargo build --release`", plan.binary.display()))
+        })?;
+        let mut servers = Self {
+            endpoints: Vec::new(),
+            pids: Vec::new(),
+            name: plan.binary.display().to_string(),
+            redis: None,
+            ops: Vec::new(),
+            nodes: Vec::new(),
+            redis_process: None,
+        };
+        if plan.redis || plan.nodes > 1 {
+            let (address, process) = start_redis(plan.core)?;
+            servers.redis = Some(address);
+            servers.redis_process = Some(process);
         }
-        sum
-    }
-}
-
-/// Lines of the log that are shown when something fails.
-const LOG_LINES: usize = 20;
-
-/// Time for a start, and for an end.
-const PATIENCE: Duration = Duration::from_secs(10);
-
-fn configuration(public: SocketAddr, control: SocketAddr, ops: SocketAddr) -> String {
-    format!(
-        "[listen]\npublic = \"{public}\"\ncontrol = \"{control}\"\nops = \"{ops}\"\n\
-         [broker]\nkind = \"memory\"\n\
-         [client]\nanonymous = true\ninsecure = true\n\
-         [node]\nworkers = 1\n"
-    )
-}
-
-/// Three ports that were free a moment ago, held together so that they differ.
-fn free_addresses() -> Result<[SocketAddr; 3], Error> {
-    let bind = || TcpListener::bind("127.0.0.1:0").context("find a free port");
-    let listeners = [bind()?, bind()?, bind()?];
-    let mut addresses = [SocketAddr::from(([127, 0, 0, 1], 0)); 3];
-    for (address, listener) in addresses.iter_mut().zip(&listeners) {
-        *address = listener.local_addr().context("find a free port")?;
-    }
-    Ok(addresses)
-}
-
-/// A child process that ends with this value.
-#[derive(Debug)]
-struct Process {
-    child: Child,
-    log: PathBuf,
-    _folder: Folder,
-}
-
-impl Process {
-    fn await_ready(&mut self, ops: SocketAddr) -> Result<(), Error> {
-        let deadline = Deadline::after(PATIENCE);
-        loop {
-            if let Some(status) = self.child.try_wait().context("watch the server")? {
-                return Err(Error::Setup(format!("the server ended at its start, {status}:\n{}", self.log_end())));
-            }
-            if matches!(http::get(ops, "/health/ready"), Ok((200, _))) {
-                return Ok(());
-            }
-            if deadline.passed() {
-                return Err(Error::Setup(format!("the server was not ready after {PATIENCE:?}:\n{}", self.log_end())));
-            }
-            pause(Duration::from_millis(20));
+        for _ in 0..plan.nodes {
+            servers.add_node(&binary, plan, client)?;
         }
+        Ok(servers)
+    }
+
+    fn add_node(&mut self, binary: &Path, plan: &ServerPlan, client: &ClientPlan) -> Result<(), Error> {
+        let [public, control, ops] = free_addresses()?;
+        let folder = Folder::create()?;
+        let mut config = usual_configuration([public, control, ops], self.redis, client);
+        merge(&mut config, &plan.config);
+        fs::write(folder.0.join("fanwire.toml"), config.to_string()).context("write a configuration")?;
+        let mut node = Process::start(binary, &["serve", "--config", "fanwire.toml"], folder, plan.core)?;
+        node.await_ready(|| matches!(http::get(ops, "/health/ready"), Ok((200, _))))?;
+        self.endpoints.push(Endpoint::usual(public, plan.dialect));
+        self.pids.push(node.pid());
+        self.ops.push(ops);
+        self.nodes.push(node);
+        Ok(())
     }
 }
 
-impl Process {
-    fn log_end(&self) -> String {
-        let text = fs::read_to_string(&self.log).unwrap_or_default();
-        let lines: Vec<&str> = text.lines().collect();
-        lines[lines.len().saturating_sub(LOG_LINES)..].join("\n")
-    }
-}
-
-impl Drop for Process {
+impl Drop for Servers {
     fn drop(&mut self) {
-        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
-        if let Some(pid) = pid {
-            // It may have ended by itself, which is as good.
-            let _ = kill_process(pid, Signal::TERM);
+        self.nodes.clear();
+        self.redis_process = None;
+    }
+}
+
+/// What a gateway of a run needs: its addresses, everything permitted, one worker for its one core, and no bound on what comes
+/// in a second, because that is what is measured.
+fn usual_configuration(
+    [public, control, ops]: [SocketAddr; 3],
+    redis: Option<SocketAddr>,
+    client: &ClientPlan,
+) -> toml::Table {
+    let kind = if redis.is_some() { "redis" } else { "memory" };
+    let mut config = toml::toml! {
+        [node]
+        workers = 1
+        [drain]
+        grace = "0s"
+        [admission]
+        handshakes = 0
+        connects = 0
+        subscribes = 0
+        recoveries = 0
+        [client]
+        insecure = true
+        anonymous = true
+    };
+    let mut set = |section: &str, key: &str, value: toml::Value| {
+        let section = config.entry(section).or_insert_with(|| toml::Table::new().into());
+        if let Some(section) = section.as_table_mut() {
+            section.insert(key.to_owned(), value);
         }
-        let deadline = Deadline::after(PATIENCE);
-        while matches!(self.child.try_wait(), Ok(None)) {
-            if deadline.passed() {
-                let _ = self.child.kill();
-                let _ = self.child.wait();
-                return;
+    };
+    set("listen", "public", public.to_string().into());
+    set("listen", "control", control.to_string().into());
+    set("listen", "ops", ops.to_string().into());
+    set("broker", "kind", kind.into());
+    if let Some(address) = redis {
+        let urls = toml::Table::from_iter([("urls".to_owned(), vec![format!("redis://{address}")].into())]);
+        set("broker", "redis", urls.into());
+    }
+    if !client.token_secret.is_empty() {
+        set("token", "hmac_secret", client.token_secret.clone().into());
+        // A client whose token is not looked at would show nothing.
+        set("client", "insecure", false.into());
+        set("client", "anonymous", false.into());
+    }
+    config
+}
+
+/// Puts `over` on top of `config`, table by table.
+fn merge(config: &mut toml::Table, over: &toml::Table) {
+    for (key, value) in over {
+        match (config.get_mut(key).and_then(toml::Value::as_table_mut), value) {
+            (Some(below), toml::Value::Table(value)) => merge(below, value),
+            _ => {
+                config.insert(key.clone(), value.clone());
             }
-            pause(Duration::from_millis(10));
         }
     }
 }
 
-/// A temporary folder, removed with this value.
-#[derive(Debug)]
-struct Folder(PathBuf);
-
-impl Folder {
-    fn create() -> Result<Self, Error> {
-        let name = format!("fanwire-loadtest-{}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        fs::create_dir(&path).context(format!("create {}", path.display()))?;
-        Ok(Self(path))
-    }
+fn start_redis(core: usize) -> Result<(SocketAddr, Process), Error> {
+    let [address] = free_addresses()?;
+    let port = address.port().to_string();
+    let arguments = ["--port", &port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"];
+    let mut process = Process::start(Path::new("redis-server"), &arguments, Folder::create()?, core)?;
+    process.await_ready(|| redis_answers(address).unwrap_or(false))?;
+    Ok((address, process))
 }
 
-impl Drop for Folder {
-    fn drop(&mut self) {
-        // What cannot be removed is left to the system's own cleaning.
-        let _ = fs::remove_dir_all(&self.0);
-    }
+fn redis_answers(address: SocketAddr) -> std::io::Result<bool> {
+    let patience = Duration::from_secs(1);
+    let mut stream = TcpStream::connect_timeout(&address, patience)?;
+    stream.set_read_timeout(Some(patience))?;
+    stream.write_all(b"PING\r\n")?;
+    let mut answer = [0; 5];
+    stream.read_exact(&mut answer)?;
+    Ok(&answer == b"+PONG")
 }
 
 #[cfg(test)]
@@ -230,20 +220,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_counter_is_summed_over_its_labels() {
-        let metrics =
-            Metrics("# HELP a_total x\na_total{p=\"x y\"} 3\na_total{p=\"z\"} 4.5\na_total_more 9\nb 1\n".to_owned());
-        assert_eq!(metrics.sum("a_total"), Some(7.5));
-        assert_eq!(metrics.sum("b"), Some(1.0));
-        assert_eq!(metrics.sum("c"), None);
+    fn a_missing_binary_is_said() {
+        let plan = ServerPlan { binary: "/nonexistent/fanwire".into(), ..ServerPlan::default() };
+        let error = Servers::start(&plan, &ClientPlan::default()).unwrap_err();
+        assert!(error.to_string().contains("not there"), "{error}");
     }
 
     #[test]
-    fn a_missing_binary_is_said() {
-        let cores = CoreArgs { server_core: 0, client_core: 0 };
-        let Err(error) = Server::spawn(Path::new("/nonexistent/fanwire"), Dialect::Native, cores) else {
-            panic!("started");
-        };
-        assert!(error.to_string().contains("not there"), "{error}");
+    fn a_scenario_s_configuration_lies_on_top() {
+        let addresses = ["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"].map(|text| text.parse().unwrap());
+        let client = ClientPlan { token_secret: "s".repeat(32), ..ClientPlan::default() };
+        let mut config = usual_configuration(addresses, Some(addresses[0]), &client);
+        assert_eq!(config["client"]["insecure"], false.into());
+        assert_eq!(config["broker"]["redis"]["urls"][0], "redis://127.0.0.1:1".into());
+        merge(
+            &mut config,
+            &toml::toml! {
+                [node]
+                workers = 2
+                [[namespace]]
+                name = "bench"
+            },
+        );
+        assert_eq!(config["node"]["workers"], 2.into());
+        assert_eq!(config["listen"]["ops"], "127.0.0.1:3".into());
+        assert_eq!(config["namespace"][0]["name"], "bench".into());
     }
 }

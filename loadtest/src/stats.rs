@@ -13,6 +13,11 @@ impl Histogram {
         Self { counts: vec![0; bucket(u64::MAX) + 1], total: 0 }
     }
 
+    /// Whether nothing was counted.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.total == 0
+    }
+
     /// Counts one value.
     pub(crate) fn record(&mut self, value: u64) {
         self.counts[bucket(value)] += 1;

@@ -4,20 +4,21 @@
 //! knows a protocol by name.
 
 mod mqtt;
-mod native;
+pub(crate) mod native;
 mod nats;
 pub(crate) mod numbers;
 mod plain;
 mod socket_io;
 
 use clap::ValueEnum;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
+use crate::client::Who;
 use crate::frames::{Fault, Tally, client_binary, client_text};
 use numbers::Numbers;
 
 /// The protocol that a server speaks over WebSocket.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Dialect {
     /// Fanwire's native protocol in JSON, which is Centrifugo's
@@ -38,7 +39,7 @@ pub(crate) enum Dialect {
 pub(crate) enum Purpose {
     /// It subscribes to its channel.
     Subscribe,
-    /// It publishes, if the dialect knows such connections to its channel only.
+    /// It publishes; if the dialect knows such connections, to its channel only. It is subscribed to nothing.
     Publish,
 }
 
@@ -79,10 +80,10 @@ impl Dialect {
     }
 
     /// What is said between the upgrade and a session that is ready.
-    pub(crate) fn opening(self, purpose: Purpose, channel: &str) -> Vec<Step> {
-        let channel = (purpose == Purpose::Subscribe).then_some(channel);
+    pub(crate) fn opening(self, purpose: Purpose, who: &Who) -> Vec<Step> {
+        let channel = (purpose == Purpose::Subscribe).then_some(who.channel.as_str());
         match self {
-            Self::Native => native::opening(channel),
+            Self::Native => native::opening(channel, who.token.as_deref()),
             Self::Plain => Vec::new(),
             Self::SocketIo => socket_io::opening(channel),
             Self::Nats => nats::opening(channel),

@@ -85,7 +85,7 @@ mod tests {
     use super::super::numbers::payload;
     use super::super::testing::{scan, scan_split};
     use super::*;
-    use crate::frames::server_binary;
+    use crate::frames::{NumberRun, server_binary};
 
     fn message(number: u64, size: u32) -> Vec<u8> {
         packet(0x30, &[&string("bench"), payload(number, size).as_bytes()])
@@ -96,7 +96,7 @@ mod tests {
         let packets =
             [packet(0x20, &[&[0, 0]]), packet(0x90, &[&[0, 1, 0]]), message(1, 60), message(2, 200), message(3, 60)]
                 .concat();
-        let expected = Tally { publications: 3, first: 1, replies: 2, ..Tally::default() };
+        let expected = Tally { runs: vec![NumberRun { first: 1, count: 3 }], replies: 2, ..Tally::default() };
         scan_split(Mqtt, &server_binary(&packets), &expected);
         for at in 0..packets.len() {
             let (left, right) = packets.split_at(at);
@@ -109,7 +109,7 @@ mod tests {
     fn long_packets_have_long_lengths() {
         for size in [127 - 7, 128 - 7, 16_383 - 7, 16_384 - 7, 60_000] {
             let tally = scan(Mqtt, &[&server_binary(&message(9, size))]).unwrap();
-            assert_eq!((tally.publications, tally.first), (1, 9), "{size}");
+            assert_eq!(tally.runs, [NumberRun { first: 9, count: 1 }], "{size}");
         }
     }
 

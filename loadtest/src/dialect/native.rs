@@ -6,13 +6,30 @@ use super::Step;
 use super::numbers::Numbers;
 use crate::frames::{Fault, Tally, client_text, text};
 
-pub(super) fn opening(channel: Option<&str>) -> Vec<Step> {
-    let connect = r#"{"id":1,"connect":{}}"#;
+pub(super) fn opening(channel: Option<&str>, token: Option<&str>) -> Vec<Step> {
+    let token = token.map(|token| format!(r#""token":"{token}""#)).unwrap_or_default();
+    let connect = format!(r#"{{"id":1,"connect":{{{token}}}}}"#);
     let commands = match channel {
         Some(channel) => format!("{connect}\n{{\"id\":2,\"subscribe\":{{\"channel\":\"{channel}\"}}}}"),
-        None => connect.to_owned(),
+        None => connect,
     };
     vec![Step { send: client_text(commands.as_bytes()), replies: 1 + u64::from(channel.is_some()) }]
+}
+
+/// The frame that subscribes.
+pub(crate) fn subscribe(id: u64, channel: &str) -> Vec<u8> {
+    client_text(format!(r#"{{"id":{id},"subscribe":{{"channel":"{channel}"}}}}"#).as_bytes())
+}
+
+/// The frame that subscribes and asks for what came after a position.
+pub(crate) fn recover(id: u64, channel: &str, epoch: &str, offset: u64) -> Vec<u8> {
+    let position = format!(r#""recover":true,"epoch":"{epoch}","offset":{offset}"#);
+    client_text(format!(r#"{{"id":{id},"subscribe":{{"channel":"{channel}",{position}}}}}"#).as_bytes())
+}
+
+/// The frame that gives a subscription up.
+pub(crate) fn unsubscribe(id: u64, channel: &str) -> Vec<u8> {
+    client_text(format!(r#"{{"id":{id},"unsubscribe":{{"channel":"{channel}"}}}}"#).as_bytes())
 }
 
 pub(super) fn publish(number: u64, channel: &str, data: &str) -> Vec<u8> {
@@ -41,6 +58,10 @@ fn read_line(line: &[u8], numbers: &mut Numbers, tally: &mut Tally) -> Result<()
         return Err(Fault::Refused(text(line)));
     } else {
         tally.replies += 1;
+        tally.recovered += u64::from(memmem::find(line, br#""recovered":true"#).is_some());
+        if let Some(at) = memmem::find(line, br#""publications":["#) {
+            numbers.read_all(&line[at..], tally)?;
+        }
     }
     Ok(())
 }
@@ -50,7 +71,7 @@ mod tests {
     use super::super::Dialect::Native;
     use super::super::numbers::payload;
     use super::super::testing::scan;
-    use crate::frames::{Fault, Tally, server_text};
+    use crate::frames::{Fault, NumberRun, Tally, server_text};
 
     fn publication(sequence: u64, size: u32) -> String {
         format!(r#"{{"push":{{"channel":"bench","pub":{{"data":{}}}}}}}"#, payload(sequence, size))
@@ -72,7 +93,13 @@ mod tests {
     }
 
     fn expected() -> Tally {
-        Tally { publications: 8, first: 7, out_of_order: 0, replies: 1, pings: 1, frame_pings: vec![b"hi".to_vec()] }
+        Tally {
+            runs: vec![NumberRun { first: 7, count: 8 }],
+            replies: 1,
+            pings: 1,
+            frame_pings: vec![b"hi".to_vec()],
+            ..Tally::default()
+        }
     }
 
     #[test]
@@ -100,8 +127,8 @@ mod tests {
         for order in [[1, 3, 4], [1, 1, 2], [2, 1, 3]] {
             let frames: Vec<u8> = order.iter().flat_map(|n| server_text(publication(*n, 128).as_bytes())).collect();
             let tally = scan(Native, &[&frames]).unwrap();
-            assert_eq!(tally.publications, 3);
-            assert!(tally.out_of_order > 0, "{order:?}");
+            assert_eq!(tally.publications(), 3);
+            assert!(tally.runs.len() > 1, "{order:?}");
         }
     }
 
@@ -112,7 +139,20 @@ mod tests {
         frames.extend(server_text(moved.as_bytes()));
         frames.extend(server_text(publication(3, 128).as_bytes()));
         let tally = scan(Native, &[&frames]).unwrap();
-        assert_eq!((tally.publications, tally.first, tally.out_of_order), (3, 1, 0));
+        assert_eq!(tally.runs, [NumberRun { first: 1, count: 3 }]);
+    }
+
+    #[test]
+    fn what_was_missed_comes_with_a_reply() {
+        let missed: Vec<String> = (5..8).map(|n| format!(r#"{{"offset":{n},"data":{}}}"#, payload(n, 50))).collect();
+        let reply = format!(
+            r#"{{"id":2,"subscribe":{{"recoverable":true,"publications":[{}],"recovered":true}}}}"#,
+            missed.join(",")
+        );
+        let frames = [server_text(reply.as_bytes()), server_text(publication(8, 50).as_bytes())].concat();
+        let expected =
+            Tally { runs: vec![NumberRun { first: 5, count: 4 }], replies: 1, recovered: 1, ..Tally::default() };
+        assert_eq!(scan(Native, &[&frames]), Ok(expected));
     }
 
     #[test]

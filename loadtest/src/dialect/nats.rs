@@ -66,7 +66,7 @@ mod tests {
     use super::super::Dialect::Nats;
     use super::super::numbers::payload;
     use super::super::testing::{scan, scan_split};
-    use crate::frames::{Fault, Tally, server_binary};
+    use crate::frames::{Fault, NumberRun, Tally, server_binary};
 
     fn message(number: u64) -> String {
         format!("MSG bench 1 60\r\n{}\r\n", payload(number, 60))
@@ -75,7 +75,7 @@ mod tests {
     #[test]
     fn messages_go_over_the_borders_of_frames() {
         let text = format!("INFO {{\"a\":1}}\r\nPONG\r\n{}{}PING\r\n+OK\r\n{}", message(5), message(6), message(7));
-        let expected = Tally { publications: 3, first: 5, replies: 2, pings: 1, ..Tally::default() };
+        let expected = Tally { runs: vec![NumberRun { first: 5, count: 3 }], replies: 2, pings: 1, ..Tally::default() };
         scan_split(Nats, &server_binary(text.as_bytes()), &expected);
         for at in 0..text.len() {
             let (left, right) = text.as_bytes().split_at(at);

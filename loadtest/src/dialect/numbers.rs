@@ -2,7 +2,7 @@
 
 use memchr::memmem;
 
-use crate::frames::{Fault, text};
+use crate::frames::{Fault, Tally, text};
 
 /// The shortest data that [`payload`] can make.
 pub(crate) const MIN_PAYLOAD: u32 = 35;
@@ -39,12 +39,22 @@ impl Numbers {
         if !self.at_usual_place(message) {
             self.at = memmem::find(message, MARK).ok_or_else(foreign)?;
         }
-        let digits = message[self.at + MARK.len()..]
-            .get(..DIGITS)
-            .filter(|digits| digits.iter().all(u8::is_ascii_digit))
-            .ok_or_else(foreign)?;
-        Ok(digits.iter().fold(0, |number, digit| number * 10 + u64::from(digit - b'0')))
+        digits(&message[self.at + MARK.len()..]).ok_or_else(foreign)
     }
+
+    /// Counts all publications that `message` holds.
+    pub(super) fn read_all(&self, message: &[u8], tally: &mut Tally) -> Result<(), Fault> {
+        for at in memmem::find_iter(message, MARK) {
+            let number = digits(&message[at + MARK.len()..]).ok_or_else(|| Fault::Unexpected(text(message)))?;
+            tally.publication(number);
+        }
+        Ok(())
+    }
+}
+
+fn digits(bytes: &[u8]) -> Option<u64> {
+    let digits = bytes.get(..DIGITS).filter(|digits| digits.iter().all(u8::is_ascii_digit))?;
+    Some(digits.iter().fold(0, |number, digit| number * 10 + u64::from(digit - b'0')))
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ mod tests {
     use super::super::Dialect::Plain;
     use super::super::numbers::payload;
     use super::super::testing::scan_split;
-    use crate::frames::{Tally, server_text};
+    use crate::frames::{NumberRun, Tally, server_text};
 
     #[test]
     fn payloads_are_told_from_answers() {
@@ -28,6 +28,10 @@ mod tests {
         for number in 4..7 {
             stream.extend(server_text(payload(number, 60).as_bytes()));
         }
-        scan_split(Plain, &stream, &Tally { publications: 3, first: 4, replies: 1, ..Tally::default() });
+        scan_split(
+            Plain,
+            &stream,
+            &Tally { runs: vec![NumberRun { first: 4, count: 3 }], replies: 1, ..Tally::default() },
+        );
     }
 }

@@ -38,7 +38,7 @@ mod tests {
     use super::super::Dialect::SocketIo;
     use super::super::numbers::payload;
     use super::super::testing::{scan, scan_split};
-    use crate::frames::{Fault, Tally, server_text};
+    use crate::frames::{Fault, NumberRun, Tally, server_text};
 
     #[test]
     fn packets_are_told_apart() {
@@ -49,7 +49,7 @@ mod tests {
         for number in 1..4 {
             stream.extend(server_text(format!(r#"42["message",{}]"#, payload(number, 60)).as_bytes()));
         }
-        let expected = Tally { publications: 3, first: 1, replies: 3, pings: 1, ..Tally::default() };
+        let expected = Tally { runs: vec![NumberRun { first: 1, count: 3 }], replies: 3, pings: 1, ..Tally::default() };
         scan_split(SocketIo, &stream, &expected);
     }
 
