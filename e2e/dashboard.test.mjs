@@ -1,22 +1,17 @@
 // The dashboard on the ops listener, in a browser.
 
 import assert from 'node:assert/strict';
-import { mkdirSync } from 'node:fs';
-import { after, before, test } from 'node:test';
-import { fileURLToPath } from 'node:url';
+import { test } from 'node:test';
 
 import WebSocket from 'ws';
 
-import { chromium } from 'playwright-core';
-
+import { PHONE, newContext, newPage, screenshot } from './browser.mjs';
 import { SECRET, serve, token, until } from './fanwire.mjs';
 import { RawWebSocket } from './raw_websocket.mjs';
 import { startRedis } from './redis.mjs';
 
-const SCREENSHOTS = fileURLToPath(new URL('../.test/screenshots/', import.meta.url));
 const DESKTOP = { viewport: { width: 1280, height: 900 } };
 const LONG = 'orders-with-a-name-that-is-much-longer-than-any-column-has-room-for-on-any-screen';
-const PHONE = { viewport: { width: 390, height: 844 }, isMobile: true, hasTouch: true };
 /** A user who would like to be more than text. */
 const USER = '<img src=x onerror="document.title=1">';
 const CONFIG = `
@@ -28,23 +23,6 @@ hmac_secret = "${SECRET}"
 [[namespace]]
 subscribe = "anyone"
 `;
-
-let browser;
-
-before(async () => {
-  mkdirSync(SCREENSHOTS, { recursive: true });
-  browser = await chromium.launch({
-    executablePath: process.env.CHROMIUM || '/usr/bin/chromium',
-    args: [
-      ...['--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking'],
-      ...['--disable-component-update', '--disable-sync'],
-      // As root Chromium runs only without its sandbox.
-      ...(process.getuid() === 0 ? ['--no-sandbox'] : []),
-    ],
-  });
-});
-
-after(() => browser?.close());
 
 test('a node by itself shows what it does', async (t) => {
   const gateway = await serve(CONFIG);
@@ -81,7 +59,7 @@ test('a node by itself shows what it does', async (t) => {
   });
   await viewer.reads('#clients tbody', /\S+-\S+ <img src=x onerror="document.title=1"> .* \d+ KiB|MiB/);
   await viewer.reads('#waiting .value', /^[\d.]+ [KM]iB$/);
-  await viewer.page.screenshot({ path: `${SCREENSHOTS}dashboard-slow.png`, fullPage: true });
+  await screenshot(viewer.page, 'dashboard-slow', { fullPage: true });
   assert.equal(await viewer.page.title(), 'Fanwire dashboard');
   assert.equal(await viewer.page.locator('main img').count(), 0);
 
@@ -121,7 +99,7 @@ test('every node is shown, and one that is gone', async (t) => {
     for (const colorScheme of ['light', 'dark']) {
       await page.emulateMedia({ colorScheme });
       const name = page === viewer.page ? 'desktop' : 'phone';
-      await page.screenshot({ path: `${SCREENSHOTS}dashboard-${name}-${colorScheme}.png`, fullPage: true });
+      await screenshot(page, `dashboard-${name}-${colorScheme}`, { fullPage: true });
       assert.equal(await page.evaluate(fitsIn), true, `${name}, ${colorScheme}`);
       for (const selector of ['#seen-from', '#state', '.detail', 'th', '.state', '.chart text', 'td.bar', 'a']) {
         const ratio = await page.locator(selector).first().evaluate(contrast);
@@ -177,24 +155,13 @@ test('those who look share an answer, and nobody from elsewhere reads it', async
 
 /** Opens the dashboard; what must not happen on it fails the test, but for messages that are `expected`. */
 async function look(t, gateway, options = {}, expected = []) {
-  const context = await browser.newContext(options);
+  const context = await newContext(options);
   const faults = [];
   t.after(async () => {
     await context.close();
     assert.deepEqual(faults, []);
   });
-  const page = await context.newPage();
-  page.setDefaultTimeout(10_000);
-  const { host } = new URL(gateway.ops);
-  page.on('pageerror', (error) => faults.push(`error: ${error.stack}`));
-  page.on('console', (message) => {
-    const wanted = !['error', 'warning'].includes(message.type()) || expected.some((text) => text.test(message.text()));
-    if (!wanted) faults.push(`console: ${message.text()}`);
-  });
-  page.on('request', (request) => {
-    const url = new URL(request.url());
-    if (url.protocol !== 'data:' && url.host !== host) faults.push(`request to ${url}`);
-  });
+  const page = await newPage(context, new URL(gateway.ops).host, faults, expected);
   await page.goto(gateway.ops);
   return new Viewer(page);
 }

@@ -2,33 +2,10 @@
 
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { mkdirSync } from 'node:fs';
-import { after, before, test } from 'node:test';
-import { fileURLToPath } from 'node:url';
+import { test } from 'node:test';
 
-import { chromium } from 'playwright-core';
-
+import { PHONE, newContext, newPage, screenshot } from './browser.mjs';
 import { BINARY, environment, run, until, within } from './fanwire.mjs';
-
-const SCREENSHOTS = fileURLToPath(new URL('../.test/screenshots/', import.meta.url));
-const PHONE = { viewport: { width: 390, height: 844 }, isMobile: true, hasTouch: true };
-
-let browser;
-
-before(async () => {
-  mkdirSync(SCREENSHOTS, { recursive: true });
-  browser = await chromium.launch({
-    executablePath: process.env.CHROMIUM || '/usr/bin/chromium',
-    args: [
-      ...['--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking'],
-      ...['--disable-component-update', '--disable-sync'],
-      // As root Chromium runs only without its sandbox.
-      ...(process.getuid() === 0 ? ['--no-sandbox'] : []),
-    ],
-  });
-});
-
-after(() => browser?.close());
 
 test('two pages and a backend talk to each other', async (t) => {
   const gateway = await dev(t);
@@ -182,7 +159,7 @@ test('it looks right in light, in dark and on a phone', async (t) => {
   await gateway.publish({ order: 17, items: ['tea', 'coffee'], paid: true });
   await ada.click('Pull the plug');
   await ada.reads('#state', 'unplugged');
-  await ada.page.screenshot({ path: `${SCREENSHOTS}unplugged.png` });
+  await screenshot(ada.page, 'unplugged');
   await grace.says('Where did you go?');
   await gateway.publish({ text: 'A_word_that_does_not_fit_'.repeat(10) });
   await ada.click('Plug back in');
@@ -193,13 +170,13 @@ test('it looks right in light, in dark and on a phone', async (t) => {
     for (const colorScheme of ['light', 'dark']) {
       await page.emulateMedia({ colorScheme });
       const name = page === ada.page ? 'desktop' : 'phone';
-      await page.screenshot({ path: `${SCREENSHOTS}${name}-${colorScheme}.png` });
+      await screenshot(page, `${name}-${colorScheme}`);
       assert.equal(await page.evaluate(fitsIn), true, `${name}, ${colorScheme}`);
     }
   }
   for (const view of ['Frames', 'curl']) {
     await grace.click(view);
-    await grace.page.screenshot({ path: `${SCREENSHOTS}phone-${view.toLowerCase()}.png` });
+    await screenshot(grace.page, `phone-${view.toLowerCase()}`);
     assert.equal(await grace.page.evaluate(fitsIn), true, view);
   }
   // A name has enough contrast whatever its colour, also on the tint of recovered messages: WCAG AA.
@@ -275,15 +252,9 @@ async function dev(t) {
 
   /** A page with everything that must not happen on it. */
   async function visitor(name, options = {}, context = undefined) {
-    context ??= await browser.newContext(options);
+    context ??= await newContext(options);
     contexts.add(context);
-    const page = await context.newPage();
-    page.setDefaultTimeout(10_000);
-    page.on('pageerror', (error) => faults.push(`error: ${error.stack}`));
-    page.on('console', (message) => ['error', 'warning'].includes(message.type()) && faults.push(`console: ${message.text()}`));
-    const local = (url) => url.protocol === 'data:' || url.host === demo.host;
-    page.on('request', (request) => local(new URL(request.url())) || faults.push(`request to ${request.url()}`));
-    page.on('websocket', (socket) => local(new URL(socket.url())) || faults.push(`socket to ${socket.url()}`));
+    const page = await newPage(context, demo.host, faults);
     await page.goto(demo.href);
     const one = new Visitor(page);
     await one.reads('#state', /^connected/);
