@@ -28,6 +28,11 @@ pub trait Socket {
     /// Those of the socket.
     fn try_write_vectored(&self, parts: &[IoSlice<'_>]) -> io::Result<usize>;
 
+    /// Whether a write may take bytes that do not leave at once. It is always the same.
+    fn may_hold(&self) -> bool {
+        false
+    }
+
     /// Bytes that a write took and that have not left yet: the rest of what was encrypted for it. They leave first.
     fn held(&self) -> usize {
         0
@@ -61,6 +66,8 @@ pub(crate) struct Outlet<S: ?Sized = dyn Socket> {
     /// The worker's second in which bytes were last written.
     pub(crate) last_write: Cell<u32>,
     bound: u32,
+    /// [`Socket::may_hold`]; kept here, for it is asked after every write.
+    may_hold: bool,
     backlog: RefCell<Option<Box<Backlog>>>,
     gauge: Rc<Cell<usize>>,
     socket: S,
@@ -102,6 +109,7 @@ impl<S: Socket + 'static> Outlet<S> {
             broken: Cell::new(false),
             last_write: Cell::new(0),
             bound: u32::try_from(bound).unwrap_or(u32::MAX),
+            may_hold: socket.may_hold(),
             backlog: RefCell::new(None),
             gauge,
             socket,
@@ -149,7 +157,7 @@ impl Outlet {
                 }
             };
             let mut written = settle(written)?;
-            if written == total && self.socket.held() == 0 {
+            if written == total && (!self.may_hold || self.socket.held() == 0) {
                 return Ok(());
             }
             self.backlog.borrow_mut().get_or_insert_default();

@@ -23,6 +23,8 @@ pub(crate) struct Sweeps {
     bytes: usize,
     /// Reused between slices.
     slice: Vec<Delivery>,
+    /// What the deliveries of a slice send, each once, however many they go to.
+    frames: Vec<Bytes>,
     /// The marks of the sweeps that end with this slice.
     finished: Vec<Mark>,
 }
@@ -51,7 +53,8 @@ struct Cut {
 /// A batch, or a piece of it, for one client.
 struct Delivery {
     outlet: Rc<Outlet>,
-    frames: Bytes,
+    /// Which of the slice's frames.
+    frames: usize,
 }
 
 /// The writes of one slice: about a millisecond.
@@ -133,7 +136,7 @@ impl Sweeps {
         while sweeps < round && self.slice.len() < SLICE {
             sweeps += 1;
             let Some(mut sweep) = self.running.pop_front() else { break };
-            if sweep.gather(share, &mut self.slice, metrics, shedding) {
+            if sweep.gather(share, &mut self.slice, &mut self.frames, metrics, shedding) {
                 self.running.push_back(sweep);
             } else {
                 self.bytes -= sweep.batch.len();
@@ -151,26 +154,40 @@ impl Sweeps {
             let outlet = &deliveries[0].outlet;
             outlet.last_write.set(second);
             writes += 1;
-            let written = match deliveries {
-                [delivery] => outlet.write(std::slice::from_ref(&delivery.frames)),
-                _ => outlet.write(&deliveries.iter().map(|d| d.frames.clone()).collect::<SmallVec<[Bytes; 16]>>()),
+            let several: SmallVec<[Bytes; 16]>;
+            let frames = match deliveries {
+                [delivery] => std::slice::from_ref(&self.frames[delivery.frames]),
+                _ => {
+                    several = deliveries.iter().map(|delivery| self.frames[delivery.frames].clone()).collect();
+                    &several
+                }
             };
-            bytes += deliveries.iter().map(|delivery| delivery.frames.len()).sum::<usize>();
-            if let Err(disconnect) = written {
+            bytes += frames.iter().map(Bytes::len).sum::<usize>();
+            if let Err(disconnect) = outlet.write(frames) {
                 ended.push((outlet.key.get(), disconnect));
             }
         }
         metrics.delivered_bytes.increment(bytes as u64);
         metrics.writes.increment(writes);
         self.slice.clear();
+        self.frames.clear();
         ended
     }
 }
 
 impl Sweep {
     /// Collects up to `share` deliveries; false when the sweep is at its end.
-    fn gather(&mut self, share: usize, slice: &mut Vec<Delivery>, metrics: &Metrics, shedding: &Shedding) -> bool {
+    fn gather(
+        &mut self,
+        share: usize,
+        slice: &mut Vec<Delivery>,
+        frames: &mut Vec<Bytes>,
+        metrics: &Metrics,
+        shedding: &Shedding,
+    ) -> bool {
         let spare_slow = shedding.relief() >= Relief::Publications;
+        let whole = frames.len();
+        frames.push(self.batch.clone());
         let mut groups = self.channel.groups.borrow_mut();
         let group = &mut groups[self.group];
         self.cursor = self.cursor.min(group.entries.len());
@@ -196,13 +213,14 @@ impl Sweep {
             }
             publications += count;
             if skip == 0 && cuts.is_empty() {
-                slice.push(Delivery { outlet: Rc::clone(&entry.outlet), frames: self.batch.clone() });
+                slice.push(Delivery { outlet: Rc::clone(&entry.outlet), frames: whole });
                 continue;
             }
             let starts = std::iter::once(skip as usize).chain(cuts.iter().map(|cut| cut.part.end));
             let ends = cuts.iter().map(|cut| cut.part.start).chain([self.batch.len()]);
             for (start, end) in starts.zip(ends).filter(|(start, end)| start < end) {
-                slice.push(Delivery { outlet: Rc::clone(&entry.outlet), frames: self.batch.slice(start..end) });
+                slice.push(Delivery { outlet: Rc::clone(&entry.outlet), frames: frames.len() });
+                frames.push(self.batch.slice(start..end));
             }
         }
         metrics.deliveries.increment(publications as u64);

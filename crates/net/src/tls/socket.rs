@@ -83,6 +83,10 @@ impl Socket for TlsSocket {
         })
     }
 
+    fn may_hold(&self) -> bool {
+        true
+    }
+
     fn held(&self) -> usize {
         self.0.session.borrow().held().len()
     }
