@@ -7,7 +7,7 @@ use protox::prost_reflect::{DescriptorPool, FieldDescriptor, Kind, MessageDescri
 use serde_json::{Map, Value, json};
 
 /// Every code an answer may have in its `error`; a test compares them with the refusals there are.
-const CODES: &[u32] = &[100, 101, 102, 103, 104, 107, 108, 110, 111, 112, 503, 504];
+const CODES: &[u32] = &[100, 101, 102, 103, 104, 107, 108, 110, 111, 112, 113, 503, 504];
 
 /// Which half of the API a message belongs to.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -102,6 +102,15 @@ fn refused() -> Value {
         "properties": {
             "code": { "type": "integer", "enum": CODES, "description": "Why; docs/api.md has the list." },
             "message": { "type": "string", "description": "For people." },
+            "position": {
+                "type": "object",
+                "description": "With code 113: where the channel's stream ends.",
+                "required": ["offset", "epoch"],
+                "properties": {
+                    "offset": { "type": "integer", "minimum": 0, "maximum": u64::MAX },
+                    "epoch": { "type": "string" },
+                },
+            },
         },
     });
     json!({ "type": "object", "required": ["error"], "properties": { "error": error } })

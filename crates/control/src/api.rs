@@ -130,7 +130,7 @@ impl Api {
 
 /// Who asked for another method is told which there are.
 const METHODS: &str = "expected /api/ and publish, broadcast, subscribe, unsubscribe, disconnect, refresh, revoke, presence, \
-                       presence_stats, history, history_remove, channels, connections, info, report, drain, rebalance, reload or batch";
+                       presence_stats, history, history_remove, channels, connections, nodes, info, report, drain, rebalance, reload or batch";
 
 impl Route {
     fn find(path: &str) -> Option<Self> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
-use fanwire_wire::Refusal;
+use fanwire_wire::{Pattern, Refusal};
 use http::StatusCode;
 
 use crate::keys::{Key, Keys};
@@ -91,8 +91,12 @@ impl Caller {
 
     /// Whether it has to do with a channel.
     pub(crate) fn sees(&self, channel: &str) -> bool {
-        let patterns = self.key.as_ref().and_then(|holder| holder.key.channels.as_deref());
-        patterns.is_none_or(|patterns| patterns.iter().any(|pattern| pattern.matches(channel)))
+        self.patterns().is_none_or(|patterns| patterns.iter().any(|pattern| pattern.matches(channel)))
+    }
+
+    /// Which channels it has to do with; `None` for all.
+    pub(crate) fn patterns(&self) -> Option<&[Pattern]> {
+        self.key.as_ref().and_then(|holder| holder.key.channels.as_deref())
     }
 
     /// Counts what became of a call.

@@ -30,6 +30,10 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// The metadata with the code of `Error`.
 const CODE: &str = "fanwire-code";
 
+/// The metadata with the position of `Error`.
+const OFFSET: &str = "fanwire-offset";
+const EPOCH: &str = "fanwire-epoch";
+
 /// The metadata with the milliseconds after which clients of gRPC try again.
 const PUSHBACK: &str = "grpc-retry-pushback-ms";
 
@@ -105,6 +109,13 @@ impl From<Fault> for Status {
         let mut status = Self::new(code(&fault), fault.message());
         let metadata = status.metadata_mut();
         metadata.insert(CODE, MetadataValue::from(fault.code()));
+        if let Some(position) = fault.position() {
+            metadata.insert(OFFSET, MetadataValue::from(position.offset));
+            // Brokers make them of letters and digits.
+            if let Ok(epoch) = position.epoch.as_str().parse() {
+                metadata.insert(EPOCH, epoch);
+            }
+        }
         if let Some(after) = fault.retry_after {
             metadata.insert(PUSHBACK, MetadataValue::from(after.as_micros().div_ceil(1000) as u64));
         }
@@ -132,6 +143,8 @@ fn code(fault: &Fault) -> Code {
         R::BadRequest => Code::InvalidArgument,
         R::NotAvailable | R::Expired => Code::FailedPrecondition,
         R::UnrecoverablePosition => Code::OutOfRange,
+        // What gRPC has for a read and a write that have to be repeated together.
+        R::Conflict => Code::Aborted,
     }
 }
 

@@ -40,6 +40,8 @@ pub(crate) struct Fault {
     pub(crate) retry_after: Option<Duration>,
     /// What was wrong with this request; may be empty.
     detail: String,
+    /// Where the channel stands, if that is why.
+    position: Option<Box<Position>>,
 }
 
 impl Fault {
@@ -63,9 +65,16 @@ impl Fault {
         Self { detail: detail.to_owned(), ..refusal.into() }
     }
 
+    /// The channel does not stand where it was expected to.
+    pub(crate) fn conflict(position: Position) -> Self {
+        let Position { epoch, offset } = &position;
+        let detail = format!("the channel stands at offset {offset} of epoch {:?}", epoch.as_str());
+        Self { detail, position: Some(Box::new(position)), ..Refusal::Conflict.into() }
+    }
+
     /// No method could be called.
     pub(crate) fn transport(status: StatusCode, refusal: Refusal, detail: impl Into<String>) -> Self {
-        Self { refusal, status, retry_after: None, detail: detail.into() }
+        Self { status, detail: detail.into(), ..refusal.into() }
     }
 
     /// Its caller makes more calls than it may.
@@ -83,6 +92,11 @@ impl Fault {
         }
     }
 
+    /// Where the channel stands, if that is why.
+    pub(crate) fn position(&self) -> Option<&Position> {
+        self.position.as_deref()
+    }
+
     /// The text beside the code.
     pub(crate) fn message(&self) -> String {
         let separator = if self.detail.is_empty() { "" } else { ": " };
@@ -92,7 +106,7 @@ impl Fault {
 
 impl From<Refusal> for Fault {
     fn from(refusal: Refusal) -> Self {
-        Self { refusal, status: StatusCode::OK, retry_after: None, detail: String::new() }
+        Self { refusal, status: StatusCode::OK, retry_after: None, detail: String::new(), position: None }
     }
 }
 
@@ -105,16 +119,26 @@ impl From<serde_json::Error> for Fault {
 
 impl From<Fault> for proto::Error {
     fn from(fault: Fault) -> Self {
-        Self { code: fault.code(), message: fault.message() }
+        Self { code: fault.code(), message: fault.message(), position: fault.position().map(Into::into) }
     }
 }
 
 impl Serialize for Fault {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut object = serializer.serialize_struct("Fault", 2)?;
+        let mut object = serializer.serialize_struct("Fault", 3)?;
         object.serialize_field("code", &self.code())?;
         object.serialize_field("message", &self.message())?;
+        match self.position() {
+            Some(position) => object.serialize_field("position", &proto::Position::from(position))?,
+            None => object.skip_field("position")?,
+        }
         object.end()
+    }
+}
+
+impl From<&Position> for proto::Position {
+    fn from(Position { epoch, offset }: &Position) -> Self {
+        Self { offset: *offset, epoch: epoch.as_str().to_owned() }
     }
 }
 

@@ -20,6 +20,19 @@ pub trait Broker: Send + Sync + 'static {
     /// The broker sets `stamp`; whatever stands there is ignored.
     fn publish(&self, publication: Publication, options: PublishOptions) -> BoxFuture<'_, Result<Published, Error>>;
 
+    /// Applies publications of one channel in their order; each has an outcome of its own. There are few, or the broker is held
+    /// up: [`MAX_BATCH`] at most.
+    fn publish_all(&self, batch: Vec<(Publication, PublishOptions)>) -> BoxFuture<'_, Vec<Result<Published, Error>>> {
+        async move {
+            let mut outcomes = Vec::with_capacity(batch.len());
+            for (publication, options) in batch {
+                outcomes.push(self.publish(publication, options).await);
+            }
+            outcomes
+        }
+        .boxed()
+    }
+
     /// Carries what a node says to other nodes: handed to their dispatchers, kept nowhere. What is said to all comes back to
     /// who said it as well. One sender's words arrive at each node in their order, if at all.
     fn tell(&self, to: Recipient<'_>, control: Control) -> BoxFuture<'_, Result<(), Error>>;
@@ -96,7 +109,48 @@ pub struct PublishOptions {
     pub history: Option<Retention>,
     /// Applied at most once under this key (per channel, for [`IDEMPOTENCY_TTL`]).
     pub idempotency_key: Option<Arc<str>>,
+    /// Applied only if this is true of the stream, which is found out in the same step; for channels with history. What was
+    /// applied once under an idempotency key is not asked again.
+    pub condition: Option<Condition>,
 }
+
+/// What has to be true of a stream for a publication to be applied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// It ends here. Without an epoch the offset alone counts.
+    At(Position),
+    /// The last version applied to it is lower, or of another epoch.
+    Below(Version),
+}
+
+impl Condition {
+    /// What becomes of the publication in a stream that ends at `top`, and whose last version is this.
+    #[must_use]
+    pub fn judge(&self, top: &Position, version: Option<&Version>) -> Verdict {
+        match self {
+            Self::At(expected) => {
+                let same_life = expected.epoch.is_empty() || expected.epoch == top.epoch;
+                if same_life && expected.offset == top.offset { Verdict::Applied } else { Verdict::Conflict }
+            }
+            Self::Below(new) => match version {
+                Some(known) if known.epoch == new.epoch && known.number >= new.number => Verdict::Outdated,
+                _ => Verdict::Applied,
+            },
+        }
+    }
+}
+
+/// The version of what a publication tells, as its publisher counts them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Version {
+    /// Higher is newer.
+    pub number: u64,
+    /// The life of the count: versions of different epochs have nothing to do with each other.
+    pub epoch: Arc<str>,
+}
+
+/// The most publications of one [batch](Broker::publish_all).
+pub const MAX_BATCH: usize = 128;
 
 /// How long a result is remembered under its idempotency key.
 pub const IDEMPOTENCY_TTL: Duration = Duration::from_secs(300);
@@ -110,11 +164,25 @@ pub struct Retention {
     pub ttl: Duration,
 }
 
-/// A publication the broker has applied.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What the broker made of a publication.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Published {
-    /// Its place, if the channel keeps a stream.
+    /// Its place, if the channel keeps a stream; where the stream ends, if it was not applied.
     pub position: Option<Position>,
+    /// Whether it was applied.
+    pub verdict: Verdict,
+}
+
+/// Whether a publication was applied.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Verdict {
+    /// It was, now or under the same idempotency key before.
+    #[default]
+    Applied,
+    /// The stream has its version already, or a higher one.
+    Outdated,
+    /// The stream does not end where it had to.
+    Conflict,
 }
 
 /// Which part of a stream to read.

@@ -82,7 +82,14 @@ impl Hub {
 
     /// The channels and how many subscriptions each has.
     pub(crate) fn members(&self) -> Vec<(Channel, usize)> {
-        self.channels.borrow().values().map(|channel| (channel.name.clone(), channel.members.get() as usize)).collect()
+        let mut all = Vec::new();
+        self.for_each_channel(|channel, members| all.push((channel.clone(), members)));
+        all
+    }
+
+    /// Shows all channels and how many subscriptions each has, in no order.
+    pub(crate) fn for_each_channel(&self, mut show: impl FnMut(&Channel, usize)) {
+        self.channels.borrow().values().for_each(|channel| show(&channel.name, channel.members.get() as usize));
     }
 
     /// Brings a channel that stands at `from` to `top` although nothing in between will come: who misses it.

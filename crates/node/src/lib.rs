@@ -59,7 +59,9 @@ pub use client::{
     Client, ClientGuard, ConnectRequest, Connected, Failure, HistoryRequest, Recovery, ServerSide, SubscribeRequest,
     Subscribed,
 };
-pub use cluster::{ChannelSurvey, ConnectionSurvey, Missing, NodeReport, NodeSurvey, NodeView, ReportSurvey};
+pub use cluster::{
+    ChannelQuery, ChannelSurvey, ConnectionSurvey, Missing, NodeReport, NodeSurvey, NodeView, ReportSurvey,
+};
 pub use config::{ClientConfig, Config};
 pub use drain::{DrainConfig, Phase};
 pub use fanwire_wire::Selection;

@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 
 use crate::admission::Admission;
 use crate::authorizer::Authorizer;
-use crate::broker::{self, Broker, History, PublishOptions, Published};
+use crate::broker::{self, Broker, Condition, History, PublishOptions, Published, Verdict};
 use crate::client::HistoryRequest;
 use crate::clock;
 use crate::cluster::Cluster;
@@ -109,6 +109,8 @@ pub struct Publish {
     pub idempotency_key: Option<Arc<str>>,
     /// Not kept in the history, so without a position.
     pub skip_history: bool,
+    /// Applied only if this is true of the channel, which has to keep it.
+    pub condition: Option<Condition>,
 }
 
 impl Publish {
@@ -124,6 +126,7 @@ impl Publish {
             exclude: None,
             idempotency_key: None,
             skip_history: false,
+            condition: None,
         }
     }
 }
@@ -201,15 +204,38 @@ impl Node {
         rules.namespaces.resolve(channel).or_else(fallback)
     }
 
-    /// Publishes to the cluster; resolves when the broker has applied it.
+    /// Publishes to the cluster; resolves when the broker has applied it, or found its condition untrue.
     ///
     /// # Errors
     ///
-    /// Codes 100 and 102.
+    /// Codes 100 and 102; 108 for a condition where nothing is kept.
     pub async fn publish(&self, publish: Publish) -> Result<Published, Refusal> {
+        let (publication, options) = self.prepare(publish)?;
+        self.published(self.broker.publish(publication, options).await)
+    }
+
+    /// Publishes to one channel, in this order and as if one after the other, at most [`MAX_BATCH`](broker::MAX_BATCH).
+    pub async fn publish_all(&self, batch: Vec<Publish>) -> Vec<Result<Published, Refusal>> {
+        let mut outcomes = Vec::with_capacity(batch.len());
+        let mut prepared = Vec::with_capacity(batch.len());
+        for publish in batch {
+            outcomes.push(self.prepare(publish).map(|publication| prepared.push(publication)));
+        }
+        let mut published = self.broker.publish_all(prepared).await.into_iter();
+        let lost = || Err(broker::Error::OutcomeUnknown);
+        let outcome =
+            |good: Result<(), Refusal>| good.and_then(|()| self.published(published.next().unwrap_or_else(lost)));
+        outcomes.into_iter().map(outcome).collect()
+    }
+
+    fn prepare(&self, publish: Publish) -> Result<(Publication, PublishOptions), Refusal> {
         let namespace = self.namespace(&publish.channel).ok_or(Refusal::UnknownChannel)?;
         let history = if publish.skip_history { None } else { namespace.retention() };
-        let options = PublishOptions { history, idempotency_key: publish.idempotency_key };
+        if publish.condition.is_some() && history.is_none() {
+            return Err(Refusal::NotAvailable);
+        }
+        let options =
+            PublishOptions { history, idempotency_key: publish.idempotency_key, condition: publish.condition };
         let publication = Publication {
             channel: publish.channel,
             payload: publish.payload,
@@ -220,9 +246,14 @@ impl Node {
             stamp: None,
             time_ms: clock::unix_ms() as i64,
         };
-        let published = self.broker.publish(publication, options).await;
+        Ok((publication, options))
+    }
+
+    fn published(&self, published: Result<Published, broker::Error>) -> Result<Published, Refusal> {
         let published = published.map_err(|error| self.broker_failed(&error))?;
-        self.metrics.publications.increment(1);
+        if published.verdict == Verdict::Applied {
+            self.metrics.publications.increment(1);
+        }
         Ok(published)
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use fanwire_node::broker::Recipient;
 use fanwire_node::clock::unix_ms;
-use fanwire_node::{Config, ConnectRequest, Missing, Namespace, NodeView, Selection};
+use fanwire_node::{ChannelQuery, Config, ConnectRequest, Missing, Namespace, NodeView, Selection};
 use fanwire_testkit::harness::{self, open_config};
 use fanwire_testkit::{Harness, Lan};
 use fanwire_wire::cluster::{Answer, Control, ControlBody, Envelope, NodeInfo, NodeState, Question};
@@ -211,7 +211,7 @@ fn a_silent_node_is_waited_for_a_second_and_named() {
         let of = |harness: &Harness| survey.nodes.iter().find(|node| node.id == harness.node.id()).unwrap();
         assert_eq!((of(b).silent, of(b).age, of(b).info.clients), (false, Duration::ZERO, 0));
         assert!(of(c).silent && of(c).age >= Duration::from_secs(2), "{:?}", of(c));
-        let survey = a.node.survey_channels("*").await.unwrap();
+        let survey = a.node.survey_channels(all_like("*")).await.unwrap();
         assert_eq!((survey.missing, survey.channels), (silent, vec![]));
 
         // Once it is forgotten, nobody waits for it.
@@ -235,10 +235,26 @@ fn surveys_add_up_what_all_nodes_have() {
             clients.push(client);
         }
         for node in nodes {
-            let listed = async |pattern| node.node.survey_channels(pattern).await.unwrap().channels;
+            let listed = async |pattern| node.node.survey_channels(all_like(pattern)).await.unwrap().channels;
             let room = |number| (channel(&format!("room-{number}")), 1);
             assert_eq!(listed("*").await, [(channel("news"), 3), room(1), room(2)]);
             assert_eq!(listed("room-*").await, [room(1), room(2)]);
+            // Page by page, and each channel once, also if it has two of the forms.
+            for (patterns, limit) in [(&["*"][..], 1), (&["*"], 2), (&["news", "room-*", "*-1"], 1)] {
+                let mut listed = Vec::new();
+                loop {
+                    let after = listed.last().map(|(channel, _): &(Channel, u64)| channel.clone());
+                    let query = ChannelQuery { limit, after, ..all_like(patterns[0]) };
+                    let patterns = patterns.iter().map(|&pattern| pattern.to_owned()).collect();
+                    let page = node.node.survey_channels(ChannelQuery { patterns, ..query }).await.unwrap();
+                    assert!(page.channels.len() <= limit as usize && page.missing.is_empty());
+                    listed.extend(page.channels);
+                    if !page.more {
+                        break;
+                    }
+                }
+                assert_eq!(listed, [(channel("news"), 3), room(1), room(2)], "{patterns:?}, {limit}");
+            }
             let survey = node.node.survey_nodes().await.unwrap();
             assert!(survey.missing.is_empty());
             let subscriptions: u64 = survey.nodes.iter().map(|node| node.info.subscriptions).sum();
@@ -304,7 +320,7 @@ fn a_node_of_another_version_is_named() {
         assert_eq!(greeted.len(), 1 + 3, "who greets hears itself, and an answer of each: {greeted:?}");
 
         let node = a.node.clone();
-        let asking = tokio::task::spawn_local(async move { node.survey_channels("*").await });
+        let asking = tokio::task::spawn_local(async move { node.survey_channels(all_like("*")).await });
         a.settle().await;
         let question = heard.lock().pop().unwrap().body;
         let ControlBody::Request { number, .. } = question else { panic!("{question:?}") };
@@ -423,4 +439,8 @@ fn what_cannot_be_revoked_is_said() {
         a.settle().await;
         assert_eq!(client.client.ended(), Some(Disconnect::StateInvalidated));
     });
+}
+
+fn all_like(pattern: &str) -> ChannelQuery {
+    ChannelQuery { patterns: vec![pattern.to_owned()], after: None, limit: 10_000 }
 }

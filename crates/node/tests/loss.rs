@@ -56,7 +56,7 @@ struct Stub(Arc<Mutex<Position>>);
 
 impl Broker for Stub {
     fn publish(&self, _: Publication, _: PublishOptions) -> BoxFuture<'_, Result<Published, Error>> {
-        ready(Ok(Published { position: None })).boxed()
+        ready(Ok(Published::default())).boxed()
     }
 
     fn tell(&self, _: Recipient<'_>, _: Control) -> BoxFuture<'_, Result<(), Error>> {

@@ -120,7 +120,8 @@ fn end_of(refusal: Refusal) -> Disconnect {
         Refusal::UnknownChannel | Refusal::PermissionDenied => Disconnect::PermissionDenied,
         Refusal::MethodNotFound | Refusal::AlreadySubscribed | Refusal::BadRequest => Disconnect::BadRequest,
         Refusal::LimitExceeded => Disconnect::ChannelLimit,
-        Refusal::NotAvailable => Disconnect::NotAvailable,
+        // No client's publication has a condition.
+        Refusal::NotAvailable | Refusal::Conflict => Disconnect::NotAvailable,
         Refusal::Expired => Disconnect::SubscriptionExpired,
         Refusal::TooManyRequests => Disconnect::TooManyRequests,
         Refusal::UnrecoverablePosition => Disconnect::InsufficientState,

@@ -18,7 +18,7 @@ use tokio::time::timeout;
 use crate::Tasks;
 use crate::partitions::Partition;
 use crate::reception::Reception;
-use crate::store::Store;
+use crate::store::{Store, unexpected};
 use crate::wishes::Wishes;
 
 /// Carries publications over Redis. Dropping it ends its connections.
@@ -30,7 +30,23 @@ pub struct RedisBroker {
 
 impl Broker for RedisBroker {
     fn publish(&self, publication: Publication, options: PublishOptions) -> BoxFuture<'_, Result<Published, Error>> {
-        async move { self.store.publish(publication, &options).await }.boxed()
+        async move {
+            let published = self.store.publish(vec![(publication, options)]).await?;
+            published.into_iter().next().ok_or_else(unexpected)
+        }
+        .boxed()
+    }
+
+    /// In one step: all of it is applied, or nothing, so what failed may be repeated as a whole.
+    fn publish_all(&self, batch: Vec<(Publication, PublishOptions)>) -> BoxFuture<'_, Vec<Result<Published, Error>>> {
+        async move {
+            let count = batch.len();
+            match self.store.publish(batch).await {
+                Ok(published) => published.into_iter().map(Ok).collect(),
+                Err(error) => vec![Err(error); count],
+            }
+        }
+        .boxed()
     }
 
     fn tell(&self, to: Recipient<'_>, control: Control) -> BoxFuture<'_, Result<(), Error>> {

@@ -9,16 +9,15 @@ const SOURCE: &str = concat!(include_str!("functions.lua"), include_str!("presen
 
 /// The library's name on the server, and how its functions' names begin. Nodes of two versions use a server side by side, so
 /// whoever changes what a function does changes the number.
-const NAME: &str = "fanwire_3";
+const NAME: &str = "fanwire_4";
 
 /// How many functions there are.
-const COUNT: usize = 10;
+const COUNT: usize = 9;
 
 /// One of the library's functions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Function {
     Publish,
-    PublishOnce,
     History,
     PresenceAdd,
     PresenceRemove,
@@ -39,7 +38,6 @@ pub(crate) struct Call<'a> {
 impl Function {
     const ALL: [Self; COUNT] = [
         Self::Publish,
-        Self::PublishOnce,
         Self::History,
         Self::PresenceAdd,
         Self::PresenceRemove,
@@ -53,7 +51,6 @@ impl Function {
     fn local_name(self) -> &'static str {
         match self {
             Self::Publish => "publish",
-            Self::PublishOnce => "publish_once",
             Self::History => "history",
             Self::PresenceAdd => "presence_add",
             Self::PresenceRemove => "presence_remove",

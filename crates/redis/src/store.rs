@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fanwire_node::broker::{
-    Error, History, HistoryQuery, IDEMPOTENCY_TTL, Order, PublishOptions, Published, Retention,
+    Condition, Error, History, HistoryQuery, IDEMPOTENCY_TTL, Order, PublishOptions, Published, Retention, Verdict,
+    Version,
 };
 use fanwire_wire::cluster::Envelope;
 use fanwire_wire::{Broadcast, Channel, Epoch, Position, Publication};
@@ -28,58 +29,48 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    pub(crate) async fn publish(
-        &self,
-        mut publication: Publication,
-        options: &PublishOptions,
-    ) -> Result<Published, Error> {
-        publication.stamp = None;
-        let channel = publication.channel.clone();
-        let time = publication.time_ms;
-        let envelope = Envelope::Broadcast(Broadcast::Publication(Arc::new(publication))).encode();
-        let result = options.idempotency_key.as_deref().map(|key| self.keys.result(&channel, key));
-        match (options.history, result) {
-            (Some(retention), result) => self.append(&channel, &envelope, retention, result, time).await,
-            (None, Some(result)) => {
-                let how = self.keys.publish().into();
-                let args = [self.keys.channel(&channel).into(), envelope, millis(IDEMPOTENCY_TTL), how];
-                let partition = self.keys.partition(&channel);
-                self.commands.call(partition, Function::PublishOnce, &[result], &args).await?;
-                Ok(Published { position: None })
-            }
-            (None, None) => {
-                self.send(self.keys.partition(&channel), &self.keys.channel(&channel), &envelope).await?;
-                Ok(Published { position: None })
-            }
+    /// Applies publications of one channel, in their order.
+    pub(crate) async fn publish(&self, batch: Vec<(Publication, PublishOptions)>) -> Result<Vec<Published>, Error> {
+        let Some((first, _)) = batch.first() else { return Ok(Vec::new()) };
+        let channel = first.channel.clone();
+        let partition = self.keys.partition(&channel);
+        if let [(publication, PublishOptions { history: None, idempotency_key: None, .. })] = &*batch {
+            self.send(partition, &self.keys.channel(&channel), &envelope(publication.clone())).await?;
+            return Ok(vec![Published::default()]);
         }
-    }
-
-    async fn append(
-        &self,
-        channel: &Channel,
-        envelope: &Bytes,
-        retention: Retention,
-        result: Option<String>,
-        time: i64,
-    ) -> Result<Published, Error> {
-        let mut keys = vec![self.keys.meta(channel), self.keys.stream(channel)];
-        keys.extend(result);
-        let args = [
-            self.keys.channel(channel).into(),
-            envelope.clone(),
-            retention.size.max(1).to_string().into(),
-            millis(retention.ttl),
-            random_word().into(),
-            millis(POSITION_TTL.max(retention.ttl * 2)),
-            millis(IDEMPOTENCY_TTL),
-            time.to_string().into(),
+        let retention = batch.iter().find_map(|(_, options)| options.history);
+        let Retention { size, ttl } = retention.unwrap_or(Retention { size: 0, ttl: Duration::ZERO });
+        let mut keys = vec![self.keys.meta(&channel), self.keys.stream(&channel)];
+        let mut args = Vec::with_capacity(7 + 7 * batch.len());
+        args.extend([
+            self.keys.channel(&channel).into(),
             self.keys.publish().into(),
-        ];
-        let answer = self.commands.call(self.keys.partition(channel), Function::Publish, &keys, &args).await?;
-        let answer = text(answer).unwrap_or_default();
-        let (offset, epoch) = answer.split_once(' ').unwrap_or_default();
-        let offset = offset.parse().map_err(|_| unexpected())?;
-        Ok(Published { position: Some(Position { epoch: Epoch::from(epoch), offset }) })
+            size.max(1).to_string().into(),
+            millis(ttl),
+            random_word().into(),
+            millis(POSITION_TTL.max(ttl * 2)),
+            millis(IDEMPOTENCY_TTL),
+        ]);
+        let wanted = batch.len();
+        for (publication, options) in batch {
+            let time = publication.time_ms.to_string().into();
+            let kept = if options.history.is_some() { "kept" } else { "" };
+            let once = if options.idempotency_key.is_some() { "once" } else { "" };
+            keys.extend(options.idempotency_key.map(|key| self.keys.result(&channel, &key)));
+            let [condition, number, word] = match options.condition {
+                None => [Bytes::new(), Bytes::new(), Bytes::new()],
+                Some(Condition::At(Position { offset, epoch })) => {
+                    ["at".into(), offset.to_string().into(), epoch.as_str().to_owned().into()]
+                }
+                Some(Condition::Below(Version { number, epoch })) => {
+                    ["below".into(), format!("{number:020}").into(), epoch.to_string().into()]
+                }
+            };
+            args.extend([envelope(publication), time, kept.into(), once.into(), condition, number, word]);
+        }
+        let answers = items(self.commands.call(partition, Function::Publish, &keys, &args).await?);
+        let published: Vec<_> = answers.into_iter().map_while(|answer| published(&text(answer)?)).collect();
+        if published.len() == wanted { Ok(published) } else { Err(unexpected()) }
     }
 
     /// Publishes a finished envelope to a pub/sub channel of this partition, kept nowhere.
@@ -145,6 +136,26 @@ impl Store {
         }
         tops
     }
+}
+
+/// What is stored and sent for a publication; the server appends its stamp.
+fn envelope(mut publication: Publication) -> Bytes {
+    publication.stamp = None;
+    Envelope::Broadcast(Broadcast::Publication(Arc::new(publication))).encode()
+}
+
+/// Reads what the server says of one publication: nothing, if it is not kept; else where it stands, or why not.
+fn published(answer: &str) -> Option<Published> {
+    let mut words = answer.split(' ').filter(|word| !word.is_empty());
+    let Some(offset) = words.next() else { return Some(Published::default()) };
+    let position = Position { offset: offset.parse().ok()?, epoch: Epoch::from(words.next()?) };
+    let verdict = match words.next() {
+        None => Verdict::Applied,
+        Some("outdated") => Verdict::Outdated,
+        Some("conflict") => Verdict::Conflict,
+        Some(_) => return None,
+    };
+    Some(Published { position: Some(position), verdict })
 }
 
 fn millis(duration: Duration) -> Bytes {

@@ -7,7 +7,7 @@ mod server;
 
 use std::time::Duration;
 
-use fanwire_node::{Config, ConnectRequest, Dispatcher, Missing, Namespace, Selection};
+use fanwire_node::{ChannelQuery, Config, ConnectRequest, Dispatcher, Missing, Namespace, Selection};
 use fanwire_testkit::Harness;
 use fanwire_testkit::harness::open_config;
 use fanwire_wire::{Channel, Disconnect, Refusal};
@@ -192,7 +192,8 @@ async fn questions_reach_all(nodes: &[Harness; 3]) {
     for client in [&near, &far] {
         client.subscribe("news").await.expect("anyone may subscribe");
     }
-    let survey = a.node.survey_channels("*").await.expect("asked");
+    let all = ChannelQuery { patterns: vec!["*".to_owned()], after: None, limit: 100 };
+    let survey = a.node.survey_channels(all).await.expect("asked");
     assert_eq!((survey.channels, survey.missing), (vec![(news.clone(), 2)], Missing::default()));
     let survey = a.node.survey_nodes().await.expect("asked");
     assert_eq!(survey.nodes.iter().map(|node| node.info.clients).sum::<u64>(), 2);

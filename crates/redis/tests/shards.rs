@@ -119,7 +119,7 @@ async fn publish(redis: &Redis, channel: &str) -> Result<Published, Error> {
         time_ms: 0,
     };
     let retention = Retention { size: 100, ttl: Duration::from_secs(60) };
-    let options = PublishOptions { history: Some(retention), idempotency_key: None };
+    let options = PublishOptions { history: Some(retention), ..PublishOptions::default() };
     redis.broker.publish(publication, options).await
 }
 

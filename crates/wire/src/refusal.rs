@@ -68,6 +68,8 @@ refusals! {
     TooManyRequests = 111, "too_many_requests", "too many requests";
     /// The position asked from cannot be continued.
     UnrecoverablePosition = 112, "unrecoverable_position", "unrecoverable position";
+    /// The channel does not stand where it was expected to; nothing was applied.
+    Conflict = 113, "conflict", "conflict";
 }
 
 impl Refusal {

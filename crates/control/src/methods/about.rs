@@ -38,7 +38,7 @@ about! {
     };
     RevokeRequest => |request| Subject { user: &request.user, ..Subject::default() };
     // About no channel in particular: an answer has those that its caller may see.
-    ChannelsRequest | InfoRequest | ReportRequest | DrainRequest | RebalanceRequest | ReloadRequest => |_| Subject::default();
+    ChannelsRequest | NodesRequest | InfoRequest | ReportRequest | DrainRequest | RebalanceRequest | ReloadRequest => |_| Subject::default();
 }
 
 fn either<'a>(client: &'a str, session: &'a str) -> &'a str {

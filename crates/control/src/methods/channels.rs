@@ -1,7 +1,8 @@
 //! `presence`, `presence_stats`, `history`, `history_remove` and `channels`.
 
 use fanwire_node::broker::Order;
-use fanwire_node::{ChannelSurvey, HistoryRequest, Missing, Node};
+use fanwire_node::{ChannelQuery, ChannelSurvey, HistoryRequest, Missing, Node};
+use fanwire_wire::pattern::matches;
 
 use crate::caller::Caller;
 use crate::proto;
@@ -67,18 +68,34 @@ pub(crate) async fn history_remove(
     Ok(proto::HistoryRemoveResponse {})
 }
 
+/// The most channels in one answer, and as many as there may be if nobody says.
+const MAX_CHANNELS: u32 = 10_000;
+
 pub(crate) async fn channels(
     node: &Node,
     caller: &Caller,
     request: proto::ChannelsRequest,
 ) -> Result<proto::ChannelsResponse, Fault> {
-    let pattern = if request.pattern.is_empty() { "*" } else { &request.pattern };
-    let ChannelSurvey { channels, more, missing } = node.survey_channels(pattern).await?;
+    let proto::ChannelsRequest { pattern, limit, cursor } = request;
+    if limit > MAX_CHANNELS {
+        return Err(Fault::bad(format!("limit is more than {MAX_CHANNELS}")));
+    }
+    let limit = if limit == 0 { MAX_CHANNELS } else { limit };
+    let after = if cursor.is_empty() { None } else { Some(channel(&cursor)?) };
+    let pattern = if pattern.is_empty() { "*" } else { &pattern };
+    // The nodes are asked for what the key is for: so a page never ends at a name that its caller may not see.
+    let patterns = match caller.patterns() {
+        Some(patterns) => patterns.iter().map(|pattern| pattern.as_str().to_owned()).collect(),
+        None => vec![pattern.to_owned()],
+    };
+    let ChannelSurvey { channels, more, missing } =
+        node.survey_channels(ChannelQuery { patterns, after, limit }).await?;
     let Missing { silent, unsupported, unasked } = missing;
+    let cursor = channels.last().filter(|_| more).map(|(last, _)| last.as_str().to_owned()).unwrap_or_default();
     let channels = channels
         .into_iter()
-        .filter(|(channel, _)| caller.sees(channel.as_str()))
+        .filter(|(channel, _)| matches(pattern, channel.as_str()))
         .map(|(channel, num_clients)| (channel.as_str().to_owned(), proto::ChannelInfo { num_clients }))
         .collect();
-    Ok(proto::ChannelsResponse { channels, more, silent, unsupported, unasked })
+    Ok(proto::ChannelsResponse { channels, more, cursor, silent, unsupported, unasked })
 }

@@ -1,11 +1,19 @@
-//! `info` and `report`.
+//! `nodes`, `info` and `report`.
 
 use fanwire_node::{Missing, Node, NodeView};
 use fanwire_wire::cluster::{Report, Traffic};
 
 use crate::caller::Caller;
-use crate::proto::{HotChannel, InfoRequest, InfoResponse, NodeInfo, ReportRequest, ReportResponse, SlowClient};
+use crate::proto::{
+    HotChannel, InfoRequest, InfoResponse, NodeInfo, NodesRequest, NodesResponse, ReportRequest, ReportResponse,
+    SlowClient,
+};
 use crate::types::Fault;
+
+/// Says which nodes there are.
+pub(crate) async fn nodes(node: &Node, _: &Caller, _request: NodesRequest) -> Result<NodesResponse, Fault> {
+    Ok(NodesResponse { nodes: node.nodes().await.into_iter().map(Into::into).collect() })
+}
 
 /// Says what each node has.
 pub(crate) async fn info(node: &Node, _: &Caller, _request: InfoRequest) -> Result<InfoResponse, Fault> {

@@ -160,6 +160,7 @@ methods! {
     HistoryRemove history_remove HistoryRemoveRequest => HistoryRemoveResponse, node channels::history_remove;
     Channels channels ChannelsRequest => ChannelsResponse, node channels::channels;
     Connections connections ConnectionsRequest => ConnectionsResponse, node clients::connections;
+    Nodes nodes NodesRequest => NodesResponse, node info::nodes;
     Info info InfoRequest => InfoResponse, node info::info;
     Report report ReportRequest => ReportResponse, node info::report;
     Drain drain DrainRequest => DrainResponse, node moves::drain;
@@ -177,6 +178,7 @@ impl Method {
             | Self::History
             | Self::Channels
             | Self::Connections
+            | Self::Nodes
             | Self::Info
             | Self::Report => Some(Scope::Read),
             Self::Subscribe | Self::Unsubscribe | Self::Disconnect | Self::Refresh | Self::Revoke => {

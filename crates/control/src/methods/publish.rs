@@ -2,19 +2,23 @@
 
 use std::sync::Arc;
 
+use fanwire_node::broker::{Condition, Published, Verdict, Version};
 use fanwire_node::{Client, Node, Publish};
-use fanwire_wire::{Channel, Payload};
+use fanwire_wire::{Channel, Payload, Position, Refusal};
 use futures_util::future::join_all;
 
 use crate::caller::Caller;
-use crate::proto::{BroadcastRequest, BroadcastResponse, PublishOutcome, PublishRequest, PublishResponse};
-use crate::types::{Fault, channel, either};
+use crate::proto::{self, BroadcastRequest, BroadcastResponse, PublishOutcome, PublishRequest, PublishResponse};
+use crate::types::{Fault, channel, either, position};
 
 /// The most channels of one broadcast.
 const MAX_CHANNELS: usize = 1000;
 
 /// The longest idempotency key, in bytes.
 const MAX_IDEMPOTENCY_KEY: usize = 255;
+
+/// The longest epoch of versions, in bytes.
+const MAX_VERSION_EPOCH: usize = 255;
 
 /// The longest event name, in bytes.
 const MAX_EVENT: usize = 255;
@@ -56,6 +60,8 @@ pub(crate) async fn broadcast(node: &Node, _: &Caller, request: BroadcastRequest
         version_epoch,
         event,
         exclude,
+        // One position is hardly right for many.
+        expect: None,
     })?;
     let publications = channels.iter().map(async |name| send(node, content.publish(channel(name)?)).await);
     let responses = join_all(publications).await.into_iter().map(PublishOutcome::from).collect();
@@ -63,8 +69,27 @@ pub(crate) async fn broadcast(node: &Node, _: &Caller, request: BroadcastRequest
 }
 
 async fn send(node: &Node, publish: Publish) -> Result<PublishResponse, Fault> {
-    let position = node.publish(publish).await?.position.unwrap_or_default();
-    Ok(PublishResponse { offset: position.offset, epoch: position.epoch.as_str().to_owned() })
+    let conditional = publish.condition.is_some();
+    answer(node.publish(publish).await, conditional)
+}
+
+/// What a caller is told of a publication, which had a condition or not.
+fn answer(published: Result<Published, Refusal>, conditional: bool) -> Result<PublishResponse, Fault> {
+    let Published { position, verdict } = match published {
+        Err(Refusal::NotAvailable) if conditional => {
+            return Err(Fault::unsupported(
+                "expect and version need a channel with history, and a publication that is kept",
+            ));
+        }
+        published => published?,
+    };
+    let Position { offset, epoch } = position.unwrap_or_default();
+    match verdict {
+        Verdict::Conflict => Err(Fault::conflict(Position { offset, epoch })),
+        Verdict::Applied | Verdict::Outdated => {
+            Ok(PublishResponse { offset, epoch: epoch.as_str().to_owned(), skipped: verdict == Verdict::Outdated })
+        }
+    }
 }
 
 impl From<Result<PublishResponse, Fault>> for PublishOutcome {
@@ -76,6 +101,20 @@ impl From<Result<PublishResponse, Fault>> for PublishOutcome {
     }
 }
 
+/// Reads what has to be true of the channel.
+fn condition(expect: Option<&proto::Position>, version: u64, version_epoch: &str) -> Result<Option<Condition>, Fault> {
+    if version_epoch.len() > MAX_VERSION_EPOCH {
+        return Err(Fault::bad(format!("version_epoch is longer than {MAX_VERSION_EPOCH} bytes")));
+    }
+    match (expect, version) {
+        (None, 0) if version_epoch.is_empty() => Ok(None),
+        (_, 0) if !version_epoch.is_empty() => Err(Fault::bad("version_epoch is given without version")),
+        (Some(expected), 0) => Ok(Some(Condition::At(position(expected)?))),
+        (Some(_), _) => Err(Fault::bad("both expect and version are given")),
+        (None, number) => Ok(Some(Condition::Below(Version { number, epoch: version_epoch.into() }))),
+    }
+}
+
 /// What a request publishes, wherever to. Cloning it costs nothing.
 struct Content {
     payload: Payload,
@@ -84,20 +123,19 @@ struct Content {
     tags: Arc<[(String, String)]>,
     idempotency_key: Option<Arc<str>>,
     skip_history: bool,
+    condition: Option<Condition>,
 }
 
 impl Content {
     /// Reads everything but the channel.
     fn read(request: PublishRequest) -> Result<Self, Fault> {
-        if request.version > 0 || !request.version_epoch.is_empty() {
-            return Err(Fault::unsupported("version and version_epoch"));
-        }
         if request.idempotency_key.len() > MAX_IDEMPOTENCY_KEY {
             return Err(Fault::bad(format!("idempotency_key is longer than {MAX_IDEMPOTENCY_KEY} bytes")));
         }
         if request.event.len() > MAX_EVENT {
             return Err(Fault::bad(format!("event is longer than {MAX_EVENT} bytes")));
         }
+        let condition = condition(request.expect.as_ref(), request.version, &request.version_epoch)?;
         let exclude = match &*request.exclude {
             "" => None,
             id => Some(Client::parse_id(id).ok_or_else(|| Fault::bad("exclude is not the id of a connection"))?),
@@ -113,6 +151,7 @@ impl Content {
             tags: request.tags.into_iter().collect(),
             idempotency_key: Some(request.idempotency_key).filter(|key| !key.is_empty()).map(Arc::from),
             skip_history: request.skip_history,
+            condition,
         })
     }
 
@@ -123,6 +162,7 @@ impl Content {
             tags: Arc::clone(&self.tags),
             idempotency_key: self.idempotency_key.clone(),
             skip_history: self.skip_history,
+            condition: self.condition.clone(),
             ..Publish::new(channel, self.payload.clone())
         }
     }

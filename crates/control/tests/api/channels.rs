@@ -148,3 +148,26 @@ fn channels_are_those_with_subscribers() {
         }
     });
 }
+
+#[test]
+fn channels_come_page_by_page() {
+    run(async |harness, api| {
+        let client = harness.probe("user:1").await;
+        for channel in ["a-1", "a-2", "b-1", "b-2", "c-1"] {
+            client.subscribe(channel).await.unwrap();
+        }
+        let page = async |params| {
+            let page = result(api, "channels", params).await;
+            let names: Vec<_> = page["channels"].as_object().unwrap().keys().cloned().collect();
+            (names.join(" "), page["cursor"].as_str().unwrap_or_default().to_owned())
+        };
+        assert_eq!(page(json!({"limit": 2})).await, ("a-1 a-2".into(), "a-2".into()));
+        assert_eq!(page(json!({"limit": 2, "cursor": "a-2"})).await, ("b-1 b-2".into(), "b-2".into()));
+        assert_eq!(page(json!({"limit": 2, "cursor": "b-2"})).await, ("c-1".into(), String::new()));
+        assert_eq!(page(json!({"limit": 1, "cursor": "a-1", "pattern": "*-1"})).await, ("b-1".into(), "b-1".into()));
+        assert_eq!(page(json!({"limit": 5})).await.1, "");
+        assert_eq!(page(json!({"cursor": "c-1"})).await, (String::new(), String::new()));
+        assert_eq!(error(api, "channels", json!({"limit": 10_001}), "limit is more than 10000").await, 107);
+        assert_eq!(error(api, "channels", json!({"cursor": "x".repeat(300)}), "channel").await, 107);
+    });
+}

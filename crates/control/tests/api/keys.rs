@@ -18,6 +18,7 @@ fn methods() -> Vec<(&'static str, Scope, Value)> {
         ("channels", Scope::Read, json!({})),
         ("connections", Scope::Read, json!({"channel": "chat:1"})),
         ("info", Scope::Read, json!({})),
+        ("nodes", Scope::Read, json!({})),
         ("report", Scope::Read, json!({})),
         ("subscribe", Scope::Disconnect, both.clone()),
         ("unsubscribe", Scope::Disconnect, both),

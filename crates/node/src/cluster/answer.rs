@@ -3,15 +3,17 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use fanwire_wire::cluster::{Answer, ChannelList, Command, Question};
-use fanwire_wire::pattern::matches;
-use fanwire_wire::{Channel, Selection, Unsubscribe};
+use fanwire_wire::cluster::{Answer, Command, Question};
+use fanwire_wire::{Selection, Unsubscribe};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, join_all, ready};
 use tokio::sync::oneshot::Receiver;
 
 use crate::broker::Revocation;
 use crate::{Client, Failure, Node, Worker};
+
+/// The most channels in one answer, whoever asks.
+const MAX_LISTED: u32 = 10_000;
 
 impl Node {
     /// Begins with what is asked; what was asked first is begun first. The future resolves to the answer.
@@ -23,8 +25,9 @@ impl Node {
                 join_all(begun).map(|_| Answer::Done).boxed()
             }
             Question::Info => async move { Answer::Info(node.info().await) }.boxed(),
-            Question::Channels { pattern, limit } => {
-                async move { Answer::Channels(node.channels_like(&pattern, limit).await) }.boxed()
+            Question::Channels { pattern, limit, after } => {
+                let limit = limit.min(MAX_LISTED);
+                async move { Answer::Channels(node.channels_like(&pattern, after.as_ref(), limit).await) }.boxed()
             }
             Question::Connections(query) => {
                 async move { Answer::Connections(node.connections_like(&query).await) }.boxed()
@@ -83,19 +86,6 @@ impl Node {
         act: impl Fn(Rc<Client>) + Clone + Send + 'static,
     ) -> Vec<Receiver<()>> {
         self.post_workers(move |worker| selected(&selection, worker).into_iter().for_each(&act)).await
-    }
-
-    /// The first of this node's channels with names of a form.
-    pub(super) async fn channels_like(&self, pattern: &str, limit: u32) -> ChannelList {
-        let limit = limit as usize;
-        let like = |(channel, _): &(Channel, usize)| matches(pattern, channel.as_str());
-        let mut channels: Vec<_> = self.channels().await.into_iter().filter(like).collect();
-        let more = channels.len() > limit;
-        channels.truncate(limit);
-        ChannelList {
-            channels: channels.into_iter().map(|(channel, members)| (channel, members as u64)).collect(),
-            more,
-        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use fanwire_wire::cluster::{Answer, ChannelList, Command, Control, ControlBody, Question, Report};
+use fanwire_wire::cluster::{Answer, Command, Control, ControlBody, Question, Report};
 use fanwire_wire::{Channel, Disconnect, Position, Refusal, Selection};
 use futures_util::future::{join, join_all};
 use tokio::time::{Instant, timeout_at};
@@ -35,17 +35,6 @@ pub struct NodeSurvey {
     pub missing: Missing,
 }
 
-/// The channels of all nodes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ChannelSurvey {
-    /// In the order of their names, each with its subscribers on the nodes that answered.
-    pub channels: Vec<(Channel, u64)>,
-    /// Whether there are more, with names behind the last one.
-    pub more: bool,
-    /// Who did not answer.
-    pub missing: Missing,
-}
-
 /// What stands out on the nodes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ReportSurvey {
@@ -67,10 +56,22 @@ pub struct NodeReport {
 /// How long the other nodes may take to answer.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// The most channels one node lists.
-const MAX_CHANNELS: u32 = 10_000;
-
 impl Missing {
+    /// Adds those that something else did not reach.
+    pub(super) fn merge(&mut self, other: Self) {
+        let sum = |mut one: Vec<String>, other: Vec<String>| {
+            one.extend(other);
+            one.sort_unstable();
+            one.dedup();
+            one
+        };
+        *self = Self {
+            silent: sum(std::mem::take(&mut self.silent), other.silent),
+            unsupported: sum(std::mem::take(&mut self.unsupported), other.unsupported),
+            unasked: self.unasked || other.unasked,
+        };
+    }
+
     /// Whether all nodes answered.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -144,24 +145,6 @@ impl Node {
             }
         }
         Ok(NodeSurvey { nodes, missing: asked.missing })
-    }
-
-    /// Asks all nodes for their channels with subscribers; `*` in the pattern stands for any text. At most 10,000 come from
-    /// each node, and what is listed is counted on all that answered.
-    ///
-    /// # Errors
-    ///
-    /// Code 111 if too much has been asked of the others already.
-    pub async fn survey_channels(&self, pattern: &str) -> Result<ChannelSurvey, Refusal> {
-        let open = self.dispatcher().inbox().open()?;
-        let question = Question::Channels { pattern: pattern.to_owned(), limit: MAX_CHANNELS };
-        let (own, asked) = join(self.channels_like(pattern, MAX_CHANNELS), self.ask(open, question)).await;
-        let lists = asked.answers.into_values().filter_map(|answer| match answer {
-            Answer::Channels(list) => Some(list),
-            _ => None,
-        });
-        let ChannelList { channels, more } = merge(lists.chain([own]));
-        Ok(ChannelSurvey { channels, more, missing: asked.missing })
     }
 
     /// Asks all nodes what stands out on them, with at most `limit` entries in each list ([`Node::report`]).
@@ -265,50 +248,4 @@ pub(super) struct Asked {
     pub(super) missing: Missing,
     /// Why the other nodes were not asked, or may not have been.
     error: Option<Error>,
-}
-
-/// Adds up the lists of several nodes. Behind the end of a list that is cut off, counts would lack that node's part:
-/// the sum ends there, too.
-fn merge(lists: impl IntoIterator<Item = ChannelList>) -> ChannelList {
-    let mut sum = BTreeMap::new();
-    let mut end: Option<Channel> = None;
-    for list in lists {
-        if list.more {
-            let last = list.channels.last().map(|(channel, _)| channel.clone());
-            end = match (end, last) {
-                (Some(end), Some(last)) => Some(end.min(last)),
-                (end, last) => end.or(last),
-            };
-        }
-        for (channel, members) in list.channels {
-            *sum.entry(channel).or_insert(0) += members;
-        }
-    }
-    let more = end.is_some();
-    let inside = |(channel, _): &(Channel, u64)| end.as_ref().is_none_or(|end| channel <= end);
-    ChannelList { channels: sum.into_iter().filter(inside).collect(), more }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn list(channels: &[(&str, u64)], more: bool) -> ChannelList {
-        let channel = |(name, members): &(&str, u64)| (Channel::new(name).unwrap(), *members);
-        ChannelList { channels: channels.iter().map(channel).collect(), more }
-    }
-
-    #[test]
-    fn lists_are_added_up() {
-        let sum = merge([list(&[("a", 1), ("c", 2)], false), list(&[("b", 4), ("c", 8)], false), list(&[], false)]);
-        assert_eq!(sum, list(&[("a", 1), ("b", 4), ("c", 10)], false));
-    }
-
-    #[test]
-    fn what_is_listed_is_counted_everywhere() {
-        let sum = merge([list(&[("a", 1), ("b", 2)], true), list(&[("a", 1), ("c", 8)], false)]);
-        assert_eq!(sum, list(&[("a", 2), ("b", 2)], true));
-        let sum = merge([list(&[("a", 1), ("d", 2)], true), list(&[("b", 1), ("c", 8)], true)]);
-        assert_eq!(sum, list(&[("a", 1), ("b", 1), ("c", 8)], true));
-    }
 }

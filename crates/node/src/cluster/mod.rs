@@ -8,6 +8,7 @@
 
 mod answer;
 mod ask;
+mod channels;
 mod connections;
 mod inbox;
 mod metrics;
@@ -30,7 +31,8 @@ use self::registry::Registry;
 use crate::broker::Recipient;
 use crate::{Node, Phase};
 
-pub use ask::{ChannelSurvey, Missing, NodeReport, NodeSurvey, ReportSurvey};
+pub use ask::{Missing, NodeReport, NodeSurvey, ReportSurvey};
+pub use channels::{ChannelQuery, ChannelSurvey};
 pub use connections::ConnectionSurvey;
 pub(crate) use inbox::Inbox;
 

@@ -14,7 +14,8 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::broker::{
-    Broker, Error, History, HistoryQuery, IDEMPOTENCY_TTL, Order, PublishOptions, Published, Recipient, Retention,
+    Broker, Condition, Error, History, HistoryQuery, IDEMPOTENCY_TTL, Order, PublishOptions, Published, Recipient,
+    Retention, Verdict, Version,
 };
 use crate::{Dispatcher, id};
 
@@ -40,6 +41,8 @@ struct Shard {
 
 struct Stream {
     top: Position,
+    /// The last one that a publication had.
+    version: Option<Version>,
     entries: VecDeque<(Instant, Arc<Publication>)>,
     touched: Instant,
 }
@@ -74,19 +77,24 @@ impl MemoryBroker {
         if let Some(published) = key.as_ref().and_then(|key| shard.results.get(key)) {
             return published.clone();
         }
-        let channel = publication.channel.clone();
-        let publication = match options.history {
-            Some(retention) => shard.stream(&channel, now).append(publication, retention, now),
+        let (applied, published) = match options.history {
+            Some(retention) => {
+                shard.stream(&publication.channel, now).append(publication, retention, options.condition, now)
+            }
             None => {
                 publication.stamp = None;
-                Arc::new(publication)
+                (Some(Arc::new(publication)), Published::default())
             }
         };
-        let published = Published { position: publication.stamp.as_ref().map(|stamp| stamp.position.clone()) };
-        if let Some((channel, key)) = key {
+        // A conflict is no outcome: whoever looks where the stream ends may try again.
+        if let Some((channel, key)) = key
+            && published.verdict != Verdict::Conflict
+        {
             shard.remember(channel, key, published.clone(), now);
         }
-        self.dispatcher.dispatch(&Broadcast::Publication(publication));
+        if let Some(publication) = applied {
+            self.dispatcher.dispatch(&Broadcast::Publication(publication));
+        }
         published
     }
 
@@ -146,6 +154,7 @@ impl Shard {
     fn stream(&mut self, channel: &Channel, now: Instant) -> &mut Stream {
         let stream = self.streams.entry(channel.clone()).or_insert_with(|| Stream {
             top: Position { epoch: Epoch::from(id::epoch().as_str()), offset: 0 },
+            version: None,
             entries: VecDeque::new(),
             touched: now,
         });
@@ -187,7 +196,22 @@ impl Shard {
 }
 
 impl Stream {
-    fn append(&mut self, mut publication: Publication, retention: Retention, now: Instant) -> Arc<Publication> {
+    /// Appends a publication, if its condition is true.
+    fn append(
+        &mut self,
+        mut publication: Publication,
+        retention: Retention,
+        condition: Option<Condition>,
+        now: Instant,
+    ) -> (Option<Arc<Publication>>, Published) {
+        let judge = |condition: &Condition| condition.judge(&self.top, self.version.as_ref());
+        let verdict = condition.as_ref().map_or(Verdict::Applied, judge);
+        if verdict != Verdict::Applied {
+            return (None, Published { position: Some(self.top.clone()), verdict });
+        }
+        if let Some(Condition::Below(version)) = condition {
+            self.version = Some(version);
+        }
         let prev = self.top.offset;
         self.top.offset += 1;
         publication.stamp = Some(Stamp { position: self.top.clone(), prev });
@@ -196,7 +220,7 @@ impl Stream {
         while self.entries.len() > retention.size {
             self.entries.pop_front();
         }
-        publication
+        (Some(publication), Published { position: Some(self.top.clone()), verdict })
     }
 
     fn read(&self, query: &HistoryQuery) -> History {

@@ -1,5 +1,7 @@
 //! The suite for brokers.
 
+mod conditions;
+
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,6 +44,7 @@ pub async fn broker<B: Broker>(make: impl AsyncFn(Arc<Dispatcher>) -> B) {
     untouched_channels_have_a_position(&bench().await).await;
     skipping_the_history(&bench().await).await;
     one_key_is_applied_once(&bench().await).await;
+    conditions::suite(bench).await;
     a_channel_left_and_entered_again_arrives(&bench().await).await;
 }
 

@@ -93,6 +93,8 @@ pub enum Question {
         pattern: String,
         /// The most channels in the answer, in the order of their names.
         limit: u32,
+        /// Only those behind this one.
+        after: Option<Channel>,
     },
     /// Which connections it has.
     Connections(ConnectionQuery),

@@ -56,8 +56,16 @@ fn question_to_proto(question: &Question) -> Option<ProtoQuestion> {
     Some(match question {
         Question::Command(command) => command.into(),
         Question::Info => ProtoQuestion::Info(proto::InfoQuestion {}),
-        Question::Channels { pattern, limit } => {
+        Question::Channels { pattern, limit, after: None } => {
             ProtoQuestion::Channels(proto::ChannelsQuestion { pattern: pattern.clone(), limit: *limit })
+        }
+        Question::Channels { pattern, limit, after: Some(after) } => {
+            let after = after.as_str().to_owned();
+            ProtoQuestion::ChannelsBehind(proto::ChannelsBehindQuestion {
+                pattern: pattern.clone(),
+                limit: *limit,
+                after,
+            })
         }
         Question::Connections(query) => ProtoQuestion::Connections(query.into()),
         Question::Report { limit } => ProtoQuestion::Report(proto::ReportQuestion { limit: *limit }),
@@ -73,7 +81,10 @@ fn question_from_proto(question: ProtoQuestion) -> Option<Question> {
     Some(Question::Command(match question {
         ProtoQuestion::Info(_) => return Some(Question::Info),
         ProtoQuestion::Channels(proto::ChannelsQuestion { pattern, limit }) => {
-            return Some(Question::Channels { pattern, limit });
+            return Some(Question::Channels { pattern, limit, after: None });
+        }
+        ProtoQuestion::ChannelsBehind(proto::ChannelsBehindQuestion { pattern, limit, after }) => {
+            return Some(Question::Channels { pattern, limit, after: Some(channel(&after).ok()?) });
         }
         ProtoQuestion::Connections(question) => return Some(Question::Connections(question.try_into().ok()?)),
         ProtoQuestion::Report(proto::ReportQuestion { limit }) => return Some(Question::Report { limit }),

@@ -101,7 +101,9 @@ fn question() -> impl Strategy<Value = Question> {
     prop_oneof![
         command().prop_map(Question::Command).boxed(),
         Just(Question::Info),
-        (".{0,8}", any::<u32>()).prop_map(|(pattern, limit)| Question::Channels { pattern, limit }),
+        (".{0,8}", any::<u32>(), option::of(name()))
+            .prop_map(|(pattern, limit, after)| Question::Channels { pattern, limit, after })
+            .boxed(),
         any::<u32>().prop_map(|limit| Question::Report { limit }),
         (option::of(".{0,8}"), option::of(name()), ".{0,8}", any::<u32>())
             .prop_map(|(user, channel, after, limit)| {

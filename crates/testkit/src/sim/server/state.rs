@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use fanwire_node::broker::{History, HistoryQuery, Order, PublishOptions, Published};
+use fanwire_node::broker::{
+    Condition, History, HistoryQuery, Order, PublishOptions, Published, Retention, Verdict, Version,
+};
 use fanwire_wire::{Broadcast, Channel, Epoch, Position, Publication, Stamp};
 use fastrand::Rng;
 use tokio::sync::Notify;
@@ -51,6 +53,8 @@ pub(super) struct Disk {
 #[derive(Clone)]
 pub(super) struct Stream {
     pub(super) top: Position,
+    /// The last one that a publication had.
+    pub(super) version: Option<Version>,
     /// The incarnation that wrote last.
     pub(super) writer: u64,
     /// With the time at which each is over.
@@ -82,29 +86,53 @@ impl State {
             return known.clone();
         }
         publication.stamp = None;
+        let mut published = Published::default();
         if let Some(retention) = options.history {
-            let (incarnation, jumps) = (self.incarnation, self.jumps);
-            let stream = self.stream(&publication.channel);
-            let prev = stream.top.offset;
-            // Nothing of an earlier life may be minted again.
-            let jump = if jumps && stream.writer != incarnation { incarnation << 20 } else { 0 };
-            stream.top.offset = (prev + 1).max(jump);
-            stream.writer = incarnation;
-            publication.stamp = Some(Stamp { position: stream.top.clone(), prev });
-            let publication = Arc::new(publication.clone());
-            stream.entries.push_back((Instant::now() + retention.ttl, Arc::clone(&publication)));
-            while stream.entries.len() > retention.size {
-                stream.entries.pop_front();
-            }
-            self.minted.push(publication);
+            published = self.append(&mut publication, retention, options.condition);
         }
-        let published = Published { position: publication.stamp.as_ref().map(|stamp| stamp.position.clone()) };
-        if let Some(key) = key {
+        if let Some(key) = key
+            && published.verdict != Verdict::Conflict
+        {
             self.disk.results.insert(key, published.clone());
+        }
+        if published.verdict != Verdict::Applied {
+            return published;
         }
         let channel = publication.channel.clone();
         self.push(&channel, &Push::Broadcast(Broadcast::Publication(Arc::new(publication))));
         published
+    }
+
+    fn append(
+        &mut self,
+        publication: &mut Publication,
+        retention: Retention,
+        condition: Option<Condition>,
+    ) -> Published {
+        let (incarnation, jumps) = (self.incarnation, self.jumps);
+        let stream = self.stream(&publication.channel);
+        let judge = |condition: &Condition| condition.judge(&stream.top, stream.version.as_ref());
+        let verdict = condition.as_ref().map_or(Verdict::Applied, judge);
+        if verdict != Verdict::Applied {
+            return Published { position: Some(stream.top.clone()), verdict };
+        }
+        if let Some(Condition::Below(version)) = condition {
+            stream.version = Some(version);
+        }
+        let prev = stream.top.offset;
+        // Nothing of an earlier life may be minted again.
+        let jump = if jumps && stream.writer != incarnation { incarnation << 20 } else { 0 };
+        stream.top.offset = (prev + 1).max(jump);
+        stream.writer = incarnation;
+        let position = stream.top.clone();
+        publication.stamp = Some(Stamp { position: position.clone(), prev });
+        let publication = Arc::new(publication.clone());
+        stream.entries.push_back((Instant::now() + retention.ttl, Arc::clone(&publication)));
+        while stream.entries.len() > retention.size {
+            stream.entries.pop_front();
+        }
+        self.minted.push(publication);
+        Published { position: Some(position), verdict }
     }
 
     pub(super) fn push(&mut self, channel: &Channel, push: &Push) {
@@ -146,6 +174,7 @@ impl State {
         let (rng, incarnation) = (&mut self.rng, self.incarnation);
         let stream = self.disk.streams.entry(channel.clone()).or_insert_with(|| Stream {
             top: Position { epoch: Epoch::from(&*format!("{:08x}", rng.u32(..))), offset: 0 },
+            version: None,
             writer: incarnation,
             entries: VecDeque::new(),
         });
