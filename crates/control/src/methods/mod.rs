@@ -11,6 +11,7 @@ mod reload;
 mod stream;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use fanwire_wire::Refusal;
 use http::StatusCode;
@@ -22,6 +23,7 @@ use tonic::{Response, Status, Streaming};
 pub use reload::{Changes, Reload};
 
 use crate::Api;
+use crate::audit::Entry;
 use crate::caller::{About, Caller};
 use crate::keys::Scope;
 use crate::proto::{self, control_server::Control};
@@ -203,20 +205,30 @@ impl Api {
     /// Runs a method for a caller, if it may: the one way to each of them, whatever the request came in.
     pub(crate) async fn run<C: Call>(&self, caller: &Caller, request: Result<C, Fault>) -> Result<C::Response, Fault> {
         let started = Instant::now();
-        let subject = request.as_ref().map(About::subject).unwrap_or_default();
-        let admitted = caller.admit(C::METHOD, subject);
-        let entry = self.audit.keep(C::METHOD, subject, admitted.is_ok());
-        let outcome = match admitted.and(request) {
+        let (entry, admitted) = self.begin(caller, request);
+        let outcome = match admitted {
             Ok(request) => request.run(self, caller).await,
             Err(fault) => Err(fault),
         };
-        let (fault, took) = (outcome.as_ref().err(), started.elapsed());
-        self.metrics.called(C::METHOD, fault, took);
+        self.end(caller, C::METHOD, entry, outcome.as_ref().err(), started.elapsed());
+        outcome
+    }
+
+    /// Decides whether a call may be made, and keeps what the log will say of it.
+    fn begin<C: Call>(&self, caller: &Caller, request: Result<C, Fault>) -> (Option<Entry>, Result<C, Fault>) {
+        let subject = request.as_ref().map(About::subject).unwrap_or_default();
+        let admitted = caller.admit(C::METHOD, subject);
+        let entry = self.audit.keep(C::METHOD, subject, admitted.is_ok());
+        (entry, admitted.and(request))
+    }
+
+    /// Counts a call, and logs it.
+    fn end(&self, caller: &Caller, method: Method, entry: Option<Entry>, fault: Option<&Fault>, took: Duration) {
+        self.metrics.called(method, fault, took);
         caller.count(fault);
         if let Some(entry) = entry {
-            entry.write(caller, C::METHOD.name(), fault, took);
+            entry.write(caller, method.name(), fault, took);
         }
-        outcome
     }
 
     /// Reads a method's request, calls it, and writes its result.

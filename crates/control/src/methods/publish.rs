@@ -24,9 +24,13 @@ const MAX_VERSION_EPOCH: usize = 255;
 const MAX_EVENT: usize = 255;
 
 pub(crate) async fn publish(node: &Node, _: &Caller, request: PublishRequest) -> Result<PublishResponse, Fault> {
+    send(node, read(request)?).await
+}
+
+/// Reads what is to be published.
+pub(crate) fn read(request: PublishRequest) -> Result<Publish, Fault> {
     let channel = channel(&request.channel)?;
-    let content = Content::read(request)?;
-    send(node, content.publish(channel)).await
+    Ok(Content::read(request)?.publish(channel))
 }
 
 /// Publishes to all channels at once; what goes wrong with one stays with that one.
@@ -74,7 +78,7 @@ async fn send(node: &Node, publish: Publish) -> Result<PublishResponse, Fault> {
 }
 
 /// What a caller is told of a publication, which had a condition or not.
-fn answer(published: Result<Published, Refusal>, conditional: bool) -> Result<PublishResponse, Fault> {
+pub(crate) fn answer(published: Result<Published, Refusal>, conditional: bool) -> Result<PublishResponse, Fault> {
     let Published { position, verdict } = match published {
         Err(Refusal::NotAvailable) if conditional => {
             return Err(Fault::unsupported(

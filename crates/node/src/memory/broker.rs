@@ -119,6 +119,18 @@ impl Broker for MemoryBroker {
         .boxed()
     }
 
+    fn publish_all(&self, batch: Vec<(Publication, PublishOptions)>) -> BoxFuture<'_, Vec<Result<Published, Error>>> {
+        async move {
+            let mut outcomes = Vec::with_capacity(batch.len());
+            for (publication, options) in batch {
+                self.dispatcher.ready().await;
+                outcomes.push(Ok(self.apply(publication, options)));
+            }
+            outcomes
+        }
+        .boxed()
+    }
+
     fn tell(&self, to: Recipient<'_>, control: Control) -> BoxFuture<'_, Result<(), Error>> {
         // There is no other node.
         let meant = to == Recipient::All || to == Recipient::Node(self.dispatcher.node());
