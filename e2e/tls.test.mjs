@@ -82,6 +82,9 @@ test('nothing older than TLS 1.2, and nothing without TLS', async () => {
 test('the control plane knows its clients by their certificates', async () => {
   await assert.rejects(publish('open:mine', 1, {}), /certificate required|socket hang up|ECONNRESET|EPIPE/);
   assert.deepEqual(await publish('open:mine', 1), 200);
+  await post('disconnect', { user: 'nobody' });
+  const named = /audit: call .*certificate="CN=gateway.test" .*method="disconnect"/;
+  await until('the log names the certificate', () => named.test(gateway.errors));
 });
 
 test('the control plane speaks HTTP/2 over TLS', async (t) => {
@@ -178,14 +181,18 @@ function fingerprint(pem) {
 }
 
 /** Publishes, with the backend's certificate unless told otherwise; resolves to the status. */
-async function publish(channel, data, own = backend) {
-  const asked = https.request(`${gateway.control}/api/publish`, {
+function publish(channel, data, own = backend) {
+  return post('publish', { channel, data }, own);
+}
+
+async function post(method, params, own = backend) {
+  const asked = https.request(`${gateway.control}/api/${method}`, {
     method: 'POST',
     agent: false,
     rejectUnauthorized: false,
     ...own,
   });
-  asked.end(JSON.stringify({ channel, data }));
+  asked.end(JSON.stringify(params));
   const [answer] = await within(once(asked, 'response'), 'an answer');
   answer.resume();
   await once(answer, 'end');

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use tonic_health::pb::health_server::HealthServer;
 
 use crate::audit::{Audit, Entry};
-use crate::caller::{Caller, Ring};
+use crate::caller::{Caller, CertificateName, Ring};
 use crate::document;
 use crate::health::{Health, Ready};
 use crate::keys::Keys;
@@ -120,11 +120,17 @@ impl Api {
             let detail = "without API keys, pages in a browser have no access";
             return Err(Fault::transport(StatusCode::FORBIDDEN, Refusal::PermissionDenied, detail));
         }
-        self.ring.caller(secret(head).as_deref(), peer).inspect_err(|fault| {
-            if self.audit != Audit::Off {
-                Entry::default().write(&Caller::stranger(peer), "", Some(fault), Duration::ZERO);
+        let certificate = head.extensions.get::<CertificateName>().cloned();
+        match self.ring.caller(secret(head).as_deref(), peer) {
+            Ok(caller) => Ok(caller.with_certificate(certificate)),
+            Err(fault) => {
+                if self.audit != Audit::Off {
+                    let stranger = Caller::stranger(peer).with_certificate(certificate);
+                    Entry::default().write(&stranger, "", Some(&fault), Duration::ZERO);
+                }
+                Err(fault)
             }
-        })
+        }
     }
 }
 

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tracing::field::debug;
 
 use crate::caller::{Caller, Subject};
 use crate::keys::Scope;
@@ -58,10 +57,10 @@ impl Entry {
     /// Writes what became of the call.
     pub(crate) fn write(&self, caller: &Caller, method: &str, fault: Option<&Fault>, took: Duration) {
         let Self { channel, channels, user, client } = self;
-        let given = |text| (!str::is_empty(text)).then(|| debug(text));
         tracing::info!(
             target: "fanwire::audit",
-            key = ?caller.name(),
+            key = caller.name(),
+            certificate = caller.certificate(),
             peer = caller.peer.map(display),
             method,
             channel = given(channel),
@@ -73,4 +72,9 @@ impl Entry {
             "call"
         );
     }
+}
+
+/// A name, if there is one: as text, which each format of the log escapes in its own way.
+fn given(text: &str) -> Option<&str> {
+    (!text.is_empty()).then_some(text)
 }

@@ -21,7 +21,14 @@ pub(crate) struct Caller {
     key: Option<Arc<Holder>>,
     /// From where.
     pub(crate) peer: Option<SocketAddr>,
+    /// The name in its certificate, if it showed one.
+    certificate: Option<CertificateName>,
 }
+
+/// The name in the certificate that a caller showed. Among a request's extensions, if the listener asked for one; written to the
+/// audit log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateName(pub Arc<str>);
 
 /// What a request is about, for permissions and the audit log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -51,7 +58,17 @@ struct Holder {
 impl Caller {
     /// Somebody without a key, for the log.
     pub(crate) fn stranger(peer: Option<SocketAddr>) -> Self {
-        Self { key: None, peer }
+        Self { key: None, peer, certificate: None }
+    }
+
+    /// The same caller, with the certificate it showed.
+    pub(crate) fn with_certificate(self, certificate: Option<CertificateName>) -> Self {
+        Self { certificate, ..self }
+    }
+
+    /// The name in its certificate, if it showed one.
+    pub(crate) fn certificate(&self) -> Option<&str> {
+        self.certificate.as_ref().map(|name| &*name.0)
     }
 
     /// The name of its key; `""` if it needs none.
@@ -141,7 +158,7 @@ impl Ring {
     /// Finds the caller with this secret; where no key is asked for, that is anyone.
     pub(crate) fn caller(&self, secret: Option<&[u8]>, peer: Option<SocketAddr>) -> Result<Caller, Fault> {
         match &**self.0.load() {
-            Access::Open => Ok(Caller { key: None, peer }),
+            Access::Open => Ok(Caller::stranger(peer)),
             Access::Listed(holders) => {
                 let unauthorized = || Fault::transport(StatusCode::UNAUTHORIZED, Refusal::Unauthorized, "");
                 let secret = secret.ok_or_else(unauthorized)?;
@@ -152,7 +169,7 @@ impl Ring {
                         if holder.key.opens(secret) { Some(holder) } else { found }
                     },
                 );
-                Ok(Caller { key: Some(Arc::clone(opened.ok_or_else(unauthorized)?)), peer })
+                Ok(Caller { key: Some(Arc::clone(opened.ok_or_else(unauthorized)?)), ..Caller::stranger(peer) })
             }
         }
     }

@@ -4,7 +4,7 @@
 //!
 //! - [`Api`]: from a request to a response
 //! - [`ApiKey`]: one `[[api_key]]` of the configuration; [`Keys`]: who may ask, for which [`Scope`]
-//! - [`Audit`]: who did what, in the log
+//! - [`Audit`]: who did what, in the log; [`CertificateName`]: what a listener may know of who calls
 //! - [`Reload`]: the wish that the configuration is read again, for whoever can do it
 //! - [`proto`]: the messages, the service, and a client for it, generated from `proto/fanwire/control/v1`
 //!
@@ -31,5 +31,6 @@ mod types;
 
 pub use api::Api;
 pub use audit::Audit;
+pub use caller::CertificateName;
 pub use keys::{ApiKey, Error, Keys, Scope};
 pub use methods::{Changes, Reload};

@@ -4,13 +4,14 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fanwire_control::Api;
+use fanwire_control::{Api, CertificateName};
 use fanwire_hooks::Backends;
 use fanwire_native::Native;
-use fanwire_net::{Handler, Proxies, RpcHandler, Site, Workers};
+use fanwire_net::{ClientName, Handler, Proxies, RpcHandler, Site, Workers};
 use fanwire_node::{Broker, Dispatcher, MemoryBroker, MemoryPresence, Node, Parts, Phase, Presence};
 use fanwire_plain::Plain;
 use futures_util::FutureExt;
+use http::Request;
 use http_body_util::BodyExt;
 use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -211,11 +212,13 @@ fn public_site(site: Site) -> Site {
 
 fn control_site(site: Site, api: Arc<Api>, traces: Option<&Traces>) -> Site {
     let calls = Arc::clone(&api);
-    let mut http: Handler = Arc::new(move |request| {
+    let mut http: Handler = Arc::new(move |mut request| {
+        name_certificate(&mut request);
         let api = Arc::clone(&api);
         async move { api.handle(request).await }.boxed()
     });
-    let mut rpc: RpcHandler = Arc::new(move |request| {
+    let mut rpc: RpcHandler = Arc::new(move |mut request| {
+        name_certificate(&mut request);
         let called = Arc::clone(&calls).handle_rpc(request);
         async move { called.await.map(|body| body.map_err(Into::into).boxed_unsync()) }.boxed()
     });
@@ -223,6 +226,13 @@ fn control_site(site: Site, api: Arc<Api>, traces: Option<&Traces>) -> Site {
         (http, rpc) = (traces.http(http), traces.rpc(rpc));
     }
     site.http("/api", MAX_CONTROL_BODY, http).rpc(rpc)
+}
+
+/// Tells the control plane what the listener knows of who calls.
+fn name_certificate<B>(request: &mut Request<B>) {
+    if let Some(ClientName(name)) = request.extensions_mut().remove::<ClientName>() {
+        request.extensions_mut().insert(CertificateName(name));
+    }
 }
 
 fn ops_site(site: Site, recorder: metrics_exporter_prometheus::PrometheusHandle, readiness: Readiness) -> Site {
