@@ -200,7 +200,8 @@ def pyjwt(token):
             except jwt.InvalidSignatureError:
                 continue
         return "invalid"
-    except jwt.ExpiredSignatureError:
+    except (jwt.ExpiredSignatureError, jwt.ImmatureSignatureError):
+        # Not yet good: the clocks differ, and the client comes back with another.
         return "expired"
     except jwt.PyJWTError:
         return "invalid"

@@ -117,6 +117,8 @@ impl From<TokenError> for AuthError {
     fn from(error: TokenError) -> Self {
         match error {
             TokenError::Expired => Self::Expired,
+            // Two clocks differ, which no client can help: it comes back, with another token, to this node or a better one.
+            TokenError::Invalid(Reason::NotYetValid | Reason::IssuedInFuture) => Self::Expired,
             TokenError::Invalid(reason) => Self::Invalid(reason.to_string()),
         }
     }
@@ -150,6 +152,14 @@ mod tests {
         let channels: Vec<_> = identity.subscriptions.iter().map(|(channel, _)| channel.as_str()).collect();
         assert_eq!(channels, ["news", "chat:1"]);
         assert_eq!(identity.subscriptions[1].1.overrides.presence, Some(true));
+    }
+
+    #[test]
+    fn a_clock_that_is_behind_sends_nobody_away_for_good() {
+        for claim in ["nbf", "iat"] {
+            let early = connect(&serde_json::json!({ "sub": "42", claim: now() + 3600 }));
+            assert!(matches!(early, Err(AuthError::Expired)), "{claim}: {early:?}");
+        }
     }
 
     #[test]
