@@ -109,13 +109,13 @@ impl Vitals {
 }
 
 /// How often the node looks at itself.
-const LOOK: Duration = Duration::from_millis(250);
+const LOOK: Duration = Duration::from_millis(50);
 
 /// How often it has to be better, on end, before it takes one step back.
-const CALM: u32 = 8;
+const CALM: u32 = 40;
 
 /// The most clients of a worker that are ended in one look.
-const SLOWEST: usize = 8;
+const SLOWEST: usize = 4;
 
 /// Clients for which less waits are not slow.
 const SLOW_BYTES: usize = 64 * 1024;
