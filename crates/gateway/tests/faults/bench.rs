@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::figures::{Figures, Times};
 use crate::gateway::Gateway;
+use crate::home::Home;
 use crate::netns::Namespace;
 use crate::proxy::Proxy;
 use crate::publisher::{Address, Load, Nodes, Publisher, Repeat, Sent};
@@ -38,6 +39,8 @@ pub(crate) struct Setup {
     pub(crate) on_one: bool,
     /// After how long without Redis a gateway hands its clients over, as its configuration says it.
     pub(crate) give_up_after: &'static str,
+    /// More keys of the section `[client]`.
+    pub(crate) client: &'static str,
     /// More sections of the configuration.
     pub(crate) more: &'static str,
 }
@@ -53,6 +56,7 @@ impl Default for Setup {
             plain: (100, 20),
             on_one: false,
             give_up_after: "0s",
+            client: "insecure = true",
             more: "",
         }
     }
@@ -66,13 +70,12 @@ pub(crate) struct Bench {
     pub(crate) proxies: Vec<Proxy>,
     pub(crate) subscribers: Vec<Subscriber>,
     manners: Manners,
-    give_up_after: &'static str,
-    more: &'static str,
+    setup: Setup,
     nodes: Nodes,
     channels: Vec<String>,
     publisher: Publisher,
     /// Where the first gateway lives.
-    namespace: Option<Namespace>,
+    home: Home,
     fault: Option<Moment>,
     healed: Option<Instant>,
 }
@@ -96,23 +99,23 @@ const PATIENCE: Duration = Duration::from_secs(40);
 impl Bench {
     /// Starts three gateways on a Redis server and puts them under load.
     pub(crate) async fn start(setup: Setup) -> Self {
-        Self::start_in(setup, None).await
+        Self::start_in(setup, Home::Machine).await
     }
 
-    /// The same with the first gateway in a namespace.
-    pub(crate) async fn start_in(setup: Setup, namespace: Option<Namespace>) -> Self {
+    /// The same with a home of its own for the first gateway.
+    pub(crate) async fn start_in(setup: Setup, home: Home) -> Self {
         let redis = Redis::start(setup.keeps).await;
         let mut proxies = Vec::new();
         let mut gateways = Vec::new();
         for number in 0..NODES {
-            let space = namespace.as_ref().filter(|_| number == 0);
-            let mut address = redis.address_at(space.map_or([127, 0, 0, 1].into(), Namespace::host));
+            let home = if number == 0 { &home } else { &Home::Machine };
+            let mut address = redis.address_at(home.host());
             if setup.proxied {
                 let proxy = Proxy::start(address).await;
                 address = proxy.address();
                 proxies.push(proxy);
             }
-            gateways.push(Gateway::start(&config(address, setup.give_up_after, setup.more), space).await);
+            gateways.push(Gateway::start(&config(address, &setup), home).await);
         }
         let nodes = Nodes::default();
         nodes.set(gateways.iter().map(address).collect());
@@ -128,12 +131,11 @@ impl Bench {
             proxies,
             subscribers,
             manners,
-            give_up_after: setup.give_up_after,
-            more: setup.more,
+            setup,
             nodes,
             channels,
             publisher,
-            namespace,
+            home,
             fault: None,
             healed: None,
         }
@@ -152,9 +154,15 @@ impl Bench {
         *self.healed.insert(Instant::now())
     }
 
-    /// Where the first gateway lives, and the port of Redis as it sees it.
+    /// Where the first gateway lives.
+    pub(crate) fn home(&self) -> &Home {
+        &self.home
+    }
+
+    /// The cable of the first gateway, and the port of Redis at its other end.
     pub(crate) fn cable(&self) -> (&Namespace, u16) {
-        (self.namespace.as_ref().expect("there is one"), self.redis.address().port())
+        let Home::Cable(namespace) = &self.home else { panic!("the first gateway has no cable") };
+        (namespace, self.redis.address().port())
     }
 
     /// Sends nobody to a gateway any more, and kills it.
@@ -186,7 +194,7 @@ impl Bench {
     /// Starts another gateway in the place of a killed one.
     pub(crate) async fn replace(&mut self, number: usize) {
         let redis = self.proxies.get(number).map_or_else(|| self.redis.address(), Proxy::address);
-        self.gateways[number] = Gateway::start(&config(redis, self.give_up_after, self.more), None).await;
+        self.gateways[number] = Gateway::start(&config(redis, &self.setup), &Home::Machine).await;
         self.nodes.set(self.gateways.iter().map(address).collect());
     }
 
@@ -312,23 +320,26 @@ fn address(gateway: &Gateway) -> Address {
 }
 
 /// Histories are long enough to hold everything, so that the oracle can read all of it.
-fn config(redis: SocketAddr, give_up_after: &str, more: &str) -> String {
+pub(crate) fn config(redis: SocketAddr, setup: &Setup) -> String {
+    let Setup { give_up_after, client, more, .. } = setup;
     format!(
         r#"
 [broker]
 kind = "redis"
 redis = {{ urls = ["redis://{redis}"], give_up_after = "{give_up_after}" }}
 [client]
-insecure = true
 history_limit = 20000
+{client}
 [[namespace]]
 name = "kept"
+subscribe = "anyone"
 presence = true
 history_size = 20000
 history_ttl = "1h"
 recovery = true
 [[namespace]]
 name = "plain"
+subscribe = "anyone"
 {more}
 "#
     )

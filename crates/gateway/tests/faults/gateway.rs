@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,8 +14,8 @@ use serde_json::Value;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::home::Home;
 use crate::http::{API_KEY, Http};
-use crate::netns::Namespace;
 use crate::redis::new_folder;
 use crate::until;
 
@@ -24,6 +24,8 @@ use crate::until;
 pub(crate) struct Gateway {
     child: Option<Child>,
     folder: PathBuf,
+    /// What its configuration begins with: listeners and keys.
+    head: String,
     /// Where clients connect, where backends publish, where it is measured.
     pub(crate) public: SocketAddr,
     pub(crate) control: SocketAddr,
@@ -39,21 +41,25 @@ enum State {
     NotReady,
 }
 
+/// Its configuration.
+const FILE: &str = "fanwire.toml";
+
 /// How often a gateway is asked for its state: the precision of the times to detect.
 const WATCH: Duration = Duration::from_millis(20);
 
 impl Gateway {
-    /// Starts a gateway on free ports, in a network namespace if there is one. `config`: TOML without listeners and keys.
-    pub(crate) async fn start(config: &str, namespace: Option<&Namespace>) -> Self {
+    /// Starts a gateway on free ports. `config`: TOML without listeners and keys.
+    pub(crate) async fn start(config: &str, home: &Home) -> Self {
         let folder = new_folder("gateway");
-        let host = namespace.map_or(Ipv4Addr::LOCALHOST, Namespace::inside);
-        let (file, announced) = (folder.join("fanwire.toml"), folder.join("stdout"));
+        let host = home.inside();
+        let (file, announced) = (folder.join(FILE), folder.join("stdout"));
         let listen = format!("[listen]\npublic = \"{host}:0\"\ncontrol = \"{host}:0\"\nops = \"{host}:0\"\n");
         let key = format!("[[api_key]]\nname = \"tests\"\nsecret = \"{API_KEY}\"\n");
         // No balancer needs time, unless a test plays one.
         let drain = if config.contains("[drain]") { "" } else { "[drain]\ngrace = \"0s\"\n" };
-        std::fs::write(&file, format!("{listen}{key}{drain}{config}")).expect("written");
-        let mut command = namespace.map_or_else(|| Command::new(binary()), |space| space.command(&binary()));
+        let head = format!("{listen}{key}{drain}");
+        std::fs::write(&file, format!("{head}{config}")).expect("written");
+        let mut command = home.command(&binary());
         let open = |path| File::create(path).expect("a file for its output");
         command.args(["serve", "--config"]).arg(&file).stdin(Stdio::null());
         command.stdout(open(&announced)).stderr(open(&folder.join("stderr")));
@@ -69,7 +75,7 @@ impl Gateway {
         let states = Arc::default();
         let watcher = tokio::spawn(watch(ops, Arc::clone(&states)));
         let (public, control) = (addresses["public"], addresses["control"]);
-        let gateway = Self { child: Some(child), folder, public, control, ops, states, watcher };
+        let gateway = Self { child: Some(child), folder, head, public, control, ops, states, watcher };
         gateway.until_ready().await;
         gateway
     }
@@ -138,6 +144,16 @@ impl Gateway {
     /// The process.
     pub(crate) fn pid(&self) -> Pid {
         Pid::from_child(self.child.as_ref().expect("the gateway runs"))
+    }
+
+    /// How many descriptors the process has open.
+    pub(crate) fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.pid().as_raw_nonzero())).expect("the process is there").count()
+    }
+
+    /// Another configuration takes the place of the one it has, in its file. TOML without listeners and keys.
+    pub(crate) fn configure(&self, config: &str) {
+        std::fs::write(self.folder.join(FILE), format!("{}{config}", self.head)).expect("written");
     }
 
     /// The most memory the process ever had, in bytes.

@@ -4,14 +4,21 @@
 //! Each test breaks one thing under load, prints a line of figures, and has every subscriber's log judged by
 //! `fanwire_testkit::oracle`. docs/reliability.md says what was found.
 //!
-//! - the faults: [`redis_down`], [`subscriber_leg`], [`network`], [`nodes`], [`overload`], and [`all_at_once`]
+//! - the faults: [`redis_down`], [`subscriber_leg`], [`network`], [`nodes`], [`half_open`], [`overload`], [`wrong_clock`],
+//!   [`reload`], and [`all_at_once`]
 //! - [`bench`]: a cluster under load, from its start to the verdict; [`figures`]: what is printed
-//! - the parts of a cluster: [`gateway`], [`redis`], [`proxy`], [`netns`]; its users: [`publisher`], [`subscriber`]
+//! - the parts of a cluster: [`gateway`], [`redis`], [`proxy`]; its users: [`publisher`], [`subscriber`], [`crowd`]
+//! - where a gateway may live: [`home`], [`netns`], [`control_group`], [`clock`]
 
 mod all_at_once;
 mod bench;
+mod clock;
+mod control_group;
+mod crowd;
 mod figures;
 mod gateway;
+mod half_open;
+mod home;
 mod http;
 mod netns;
 mod network;
@@ -21,9 +28,11 @@ mod proxy;
 mod publisher;
 mod redis;
 mod redis_down;
+mod reload;
 mod resp;
 mod subscriber;
 mod subscriber_leg;
+mod wrong_clock;
 
 use std::time::Duration;
 

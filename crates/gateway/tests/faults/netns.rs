@@ -56,12 +56,12 @@ impl Namespace {
         command
     }
 
-    /// Treats what comes from, and what goes to, a TCP port outside by these rules (of nftables), until they are lifted.
-    pub(crate) fn rule(&self, port: u16, coming: &str, going: &str) {
+    /// Treats packets that come in, and packets that go out, by these rules (of nftables), until they are lifted.
+    pub(crate) fn rule(&self, coming: &str, going: &str) {
         self.nft(&format!(
             "table inet fault {{
-                chain coming {{ type filter hook input priority 0; tcp sport {port} {coming}; }}
-                chain going {{ type filter hook output priority 0; tcp dport {port} {going}; }}
+                chain coming {{ type filter hook input priority 0; {coming}; }}
+                chain going {{ type filter hook output priority 0; {going}; }}
             }}"
         ));
     }

@@ -6,6 +6,7 @@ use tokio::time::sleep;
 
 use crate::bench::{Bench, Setup};
 use crate::figures::{Figures, say};
+use crate::home::Home;
 use crate::long_or;
 use crate::netns::Namespace;
 
@@ -67,11 +68,11 @@ async fn cut(
         say(&format!("SKIPPED {name}: network namespaces need root"));
         return None;
     };
-    let mut bench = Bench::start_in(setup, Some(namespace)).await;
+    let mut bench = Bench::start_in(setup, Home::Cable(namespace)).await;
     let begun = bench.fault_begins().await;
     let clients = bench.clients_of(0);
     let (cable, port) = bench.cable();
-    cable.rule(port, coming, going);
+    cable.rule(&format!("tcp sport {port} {coming}"), &format!("tcp dport {port} {going}"));
     sleep(length).await;
     cable.lift();
     bench.fault_ends();

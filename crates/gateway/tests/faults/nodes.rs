@@ -58,6 +58,30 @@ async fn f15_rolling_restart() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a stage of its own: ./test faults"]
+async fn f15_drain_of_many() {
+    let load = Load { rate: 20, ..Setup::default().load };
+    let clients = long_or(9000, 900);
+    let setup = Setup { load, recoverable: (clients, 20), plain: (0, 0), on_one: true, ..Setup::default() };
+    let mut bench = Bench::start(setup).await;
+    bench.fault_begins().await;
+    let moved = bench.clients_of(0);
+    let took = bench.end(0).await.as_secs_f64();
+    bench.fault_ends();
+    let peaks = bench.gateways[1..].iter().map(|gateway| gateway.peak_memory() / (1024 * 1024));
+    say(&format!(
+        "  {moved} clients had moved after {took:.1} s; the others: at most {} MiB",
+        peaks.max().unwrap_or_default()
+    ));
+    let name = long_or("F15 a node with 9,000 clients drained", "F15 a node with 900 clients drained");
+    let figures = bench.finish(name).await;
+    figures.assert_clean();
+    assert_eq!((figures.report.told, figures.report.failed_recoveries), (0, 0), "nobody lost anything");
+    // The rate of the defaults, with its burst.
+    assert!(took > moved as f64 / 500.0 - 1.0, "faster than drain.rate: {took} s");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a stage of its own: ./test faults"]
 async fn f16_killed_while_clients_move() {
     let setup = Setup { more: DRAIN, ..Setup::default() };
     let mut bench = Bench::start(setup).await;
