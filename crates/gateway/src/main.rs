@@ -18,7 +18,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-/// What is freed goes back to the system, a few seconds later (docs/adr/0013-allocator.md): how much memory is in use decides
+/// What is freed goes back to the system, a few seconds later (docs/adr/0014-allocator.md): how much memory is in use decides
 /// what a node gives up.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
