@@ -7,7 +7,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
-use http::{HeaderValue, Uri};
+use http::HeaderValue;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -15,10 +15,10 @@ use serde_json::value::RawValue;
 use tokio::time::sleep;
 
 use crate::backoff::Backoff;
-use crate::http_client::HttpClient;
+use crate::http_client::{self, HttpClient};
 use crate::{Error, Position, Publish, Refusal, Roots};
 
-/// Calls the control API of a gateway. Clones share their connections.
+/// Calls the control API of a gateway, over HTTP. Clones share their connections.
 #[derive(Clone)]
 pub struct Api {
     http: HttpClient,
@@ -49,12 +49,7 @@ impl Api {
     ///
     /// As [`Api::new`].
     pub fn with_roots(url: &str, roots: &Roots) -> Result<Self, Error> {
-        let base = url.trim_end_matches('/');
-        let base = base.strip_suffix("/api").unwrap_or(base).to_owned();
-        let uri = base.parse::<Uri>().ok().filter(|uri| {
-            matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some() && uri.query().is_none()
-        });
-        let uri = uri.ok_or_else(|| Error::Usage(format!("{url:?} is no http:// or https:// address")))?;
+        let (base, uri) = http_client::base(url)?;
         Ok(Self { http: HttpClient::new(&uri, roots)?, base, key: None })
     }
 
@@ -64,9 +59,7 @@ impl Api {
     ///
     /// [`Error::Usage`] if it holds what no key holds.
     pub fn key(mut self, key: &str) -> Result<Self, Error> {
-        let mut value = HeaderValue::from_str(key).map_err(|_| Error::Usage("this is no API key".to_owned()))?;
-        value.set_sensitive(true);
-        self.key = Some(value);
+        self.key = Some(http_client::key(key)?);
         Ok(self)
     }
 
@@ -91,9 +84,7 @@ impl Api {
         let (status, body) = self.http.post(&url, self.key.as_ref(), body).await?;
         match serde_json::from_slice(&body) {
             Ok(Reply::Result(result)) => Ok(result),
-            Ok(Reply::Error { code, message }) => {
-                Err(Error::Refused(Refusal { code, message, temporary: matches!(code, 100 | 111 | 503 | 504) }))
-            }
+            Ok(Reply::Error { code, message }) => Err(Error::Refused(Refusal::of_api(code, message))),
             Err(error) if status.is_success() => Err(self.foreign(error)),
             Err(_) => Err(Error::Status { url, status: status.as_u16(), retry_after: None }),
         }

@@ -91,6 +91,13 @@ pub struct Refusal {
     pub temporary: bool,
 }
 
+impl Refusal {
+    /// One of the control API.
+    pub(crate) fn of_api(code: u32, message: String) -> Self {
+        Self { code, message, temporary: matches!(code, 100 | 111 | 503 | 504) }
+    }
+}
+
 impl std::fmt::Display for Refusal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} ({})", self.message, self.code)

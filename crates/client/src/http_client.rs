@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderValue, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full, Limited};
+use hyper_rustls::builderstates::WantsProtocols1;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -35,14 +36,8 @@ pub(crate) struct HttpClient {
 impl HttpClient {
     /// For a server at `base`; the authorities are only loaded if it is an `https` address.
     pub(crate) fn new(base: &Uri, roots: &Roots) -> Result<Self, Error> {
-        let mut tcp = HttpConnector::new();
-        tcp.enforce_http(false);
-        tcp.set_nodelay(true);
-        tcp.set_connect_timeout(Some(CONNECT));
-        let tls =
-            if base.scheme_str() == Some("https") { roots.client() } else { tls::trusting(RootCertStore::empty()) };
-        let connector =
-            HttpsConnectorBuilder::new().with_tls_config(tls?).https_or_http().enable_http1().wrap_connector(tcp);
+        let (builder, tcp) = connector(base, roots)?;
+        let connector = builder.enable_http1().wrap_connector(tcp);
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE)
@@ -74,4 +69,35 @@ impl HttpClient {
             Err(late) => Err(unreachable(late.into())),
         }
     }
+}
+
+/// Connects to `base`, with TLS if it is an `https` address; the version of HTTP is still to be chosen.
+pub(crate) fn connector(
+    base: &Uri,
+    roots: &Roots,
+) -> Result<(HttpsConnectorBuilder<WantsProtocols1>, HttpConnector), Error> {
+    let mut tcp = HttpConnector::new();
+    tcp.enforce_http(false);
+    tcp.set_nodelay(true);
+    tcp.set_connect_timeout(Some(CONNECT));
+    let tls = if base.scheme_str() == Some("https") { roots.client() } else { tls::trusting(RootCertStore::empty()) };
+    Ok((HttpsConnectorBuilder::new().with_tls_config(tls?).https_or_http(), tcp))
+}
+
+/// Reads the address of a control API: without `/api` and without a slash at the end.
+pub(crate) fn base(url: &str) -> Result<(String, Uri), Error> {
+    let base = url.trim_end_matches('/');
+    let base = base.strip_suffix("/api").unwrap_or(base).to_owned();
+    let uri = base.parse::<Uri>().ok().filter(|uri| {
+        matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some() && uri.query().is_none()
+    });
+    let uri = uri.ok_or_else(|| Error::Usage(format!("{url:?} is no http:// or https:// address")))?;
+    Ok((base, uri))
+}
+
+/// Reads an API key.
+pub(crate) fn key(key: &str) -> Result<HeaderValue, Error> {
+    let mut value = HeaderValue::from_str(key).map_err(|_| Error::Usage("this is no API key".to_owned()))?;
+    value.set_sensitive(true);
+    Ok(value)
 }

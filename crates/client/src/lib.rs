@@ -1,6 +1,7 @@
 //! Publishes to a Fanwire gateway, and subscribes to its channels.
 //!
 //! - [`Api`]: for backends. Calls the control API over HTTP: [`Api::publish`] and everything else it has.
+//! - [`Publisher`]: for backends that publish much. One gRPC call that is made anew when it breaks, with many publications under way.
 //! - [`Client`]: for subscribers. One WebSocket connection that comes back by itself, with any number of [`Subscription`]s that go
 //!   on where they were.
 //!
@@ -8,6 +9,12 @@
 //!
 //! ```no_run
 #![doc = include_str!("../snippets/publish.rs")]
+//! ```
+//!
+//! Publishing much:
+//!
+//! ```no_run
+#![doc = include_str!("../snippets/stream.rs")]
 //! ```
 //!
 //! Subscribing:
@@ -34,6 +41,7 @@ mod http_client;
 #[allow(unreachable_pub, missing_docs, reason = "generated")]
 mod proto;
 mod publish;
+mod publisher;
 mod session;
 mod subscription;
 mod tls;
@@ -44,5 +52,6 @@ pub use config::{Config, TokenFor};
 pub use error::{BoxError, Error, Refusal};
 pub use event::{ClientInfo, Event, Position, Publication, Recovery, Subscribed};
 pub use publish::Publish;
+pub use publisher::{Acknowledgement, Publisher, PublisherConfig};
 pub use subscription::{Subscribe, Subscription};
 pub use tls::Roots;

@@ -12,14 +12,14 @@ use tokio::time::timeout;
 use crate::server::{KEY, Server};
 
 /// How long something may take that should take no time: for machines that are busy with other things.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-async fn next(subscription: &mut Subscription) -> Event {
+pub(crate) async fn next(subscription: &mut Subscription) -> Event {
     timeout(PATIENCE, subscription.next()).await.expect("an event in time").expect("an event")
 }
 
 /// The next publication's data; whatever comes before it must not be a loss.
-async fn published(subscription: &mut Subscription) -> String {
+pub(crate) async fn published(subscription: &mut Subscription) -> String {
     loop {
         match next(subscription).await {
             Event::Publication(publication) => return String::from_utf8(publication.data.to_vec()).unwrap(),
@@ -30,7 +30,7 @@ async fn published(subscription: &mut Subscription) -> String {
     }
 }
 
-async fn confirmed(subscription: &mut Subscription) -> Recovery {
+pub(crate) async fn confirmed(subscription: &mut Subscription) -> Recovery {
     loop {
         match next(subscription).await {
             Event::Subscribed(now) => return now.recovery,
@@ -40,7 +40,7 @@ async fn confirmed(subscription: &mut Subscription) -> Recovery {
     }
 }
 
-fn api(server: &Server) -> Api {
+pub(crate) fn api(server: &Server) -> Api {
     Api::new(&server.control).unwrap().key(KEY).unwrap()
 }
 
@@ -193,9 +193,11 @@ async fn the_examples_run() {
     };
     timeout(PATIENCE, subscribed).await.expect("it subscribes");
     crate::publish::publish(&control, KEY).await.unwrap();
+    crate::stream::stream(&control, KEY, &["one", "two"]).await.unwrap();
     api.disconnect("ann", None).await.unwrap();
     timeout(PATIENCE, subscriber).await.expect("it ends").unwrap().unwrap();
     let kept =
         api.history("chat:lobby", &fanwire_client::HistoryQuery { limit: 10, ..Default::default() }).await.unwrap();
-    assert_eq!(kept.publications[0].data(), "\"hello\"");
+    let data: Vec<_> = kept.publications.iter().map(fanwire_client::Stored::data).collect();
+    assert_eq!(data, ["\"hello\"", "\"one\"", "\"two\""]);
 }

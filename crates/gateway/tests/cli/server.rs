@@ -1,16 +1,16 @@
 //! A gateway of its own for each test.
 
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
 /// A gateway that ends with its owner.
 pub(crate) struct Server {
     child: Child,
     folder: PathBuf,
-    /// Where clients connect: `ws://…`.
+    /// Where clients connect: `ws://…`, or `wss://…` with TLS.
     pub(crate) public: String,
-    /// Where backends publish: `http://…`.
+    /// Where backends publish: `http://…`, or `https://…`.
     pub(crate) control: String,
 }
 
@@ -46,21 +46,27 @@ subscribe = "token"
 impl Server {
     /// Starts one on free ports.
     pub(crate) fn start() -> Self {
+        Self::with(|_| String::new())
+    }
+
+    /// Starts one with more configuration, which `more` writes and may put files into its folder for.
+    pub(crate) fn with(more: impl FnOnce(&Path) -> String) -> Self {
         let folder = std::env::temp_dir().join(format!("fanwire-cli-{}-{:x}", std::process::id(), fastrand::u64(..)));
         std::fs::create_dir(&folder).unwrap();
         let config = folder.join("fanwire.toml");
-        std::fs::write(&config, CONFIG).unwrap();
+        std::fs::write(&config, format!("{CONFIG}{}", more(&folder))).unwrap();
         let mut command = Command::new(binary());
         command.args(["serve", "--config"]).arg(&config).stdin(Stdio::null()).stdout(Stdio::piped());
         let mut child = command.stderr(Stdio::null()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
         let mut addresses = lines.filter_map(|line| {
             let (name, url) = line.trim().split_once(' ')?;
-            Some((name.to_owned(), url.trim().strip_prefix("http://")?.to_owned()))
+            let url = url.trim();
+            url.starts_with("http").then(|| (name.to_owned(), url.to_owned()))
         });
         let mut address = |wanted: &str| addresses.find(|(name, _)| name == wanted).expect("announced").1;
-        let public = format!("ws://{}", address("public"));
-        let control = format!("http://{}", address("control"));
+        let public = address("public").replacen("http", "ws", 1);
+        let control = address("control");
         Self { child, folder, public, control }
     }
 
