@@ -52,7 +52,8 @@ impl Verifier {
     }
 
     /// Waits until the key sets have been read again, those that were read a moment ago excepted. Says whether all could be.
-    pub(crate) async fn refresh(&self) -> bool {
+    /// Of a verifier that was not [started](Self::start) none is read, and that takes a few seconds.
+    pub async fn refresh(&self) -> bool {
         join_all(self.sources.iter().map(Source::refresh)).await;
         !self.sources.iter().any(Source::is_failing)
     }

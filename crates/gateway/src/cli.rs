@@ -22,8 +22,10 @@ pub(crate) struct Cli {
     command: Command,
 }
 
-const EXIT_CODES: &str =
-    "Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 the gateway cannot be reached, 4 it said no";
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 the gateway cannot be reached, 4 it said no, 5 no such channel or method";
+
+/// The exit code of wrong usage or configuration.
+const WRONG: u8 = 2;
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -40,6 +42,9 @@ enum Command {
         /// The configuration file; without one, defaults and environment
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
+        /// Print what is found as JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Publish to a channel
     Publish(remote::Publish),
@@ -51,6 +56,8 @@ enum Command {
     History(remote::History),
     /// List the channels with subscribers
     Channels(remote::Channels),
+    /// List who is connected, page by page
+    Connections(remote::Connections),
     /// List the nodes of a cluster, with what each has
     Nodes(Remote),
     /// Let a node go down: its clients move to the other nodes, as fast as its configuration allows, then it ends
@@ -72,6 +79,16 @@ enum Command {
     Top(remote::Top),
     /// End a user's connections
     Disconnect(remote::Disconnect),
+    /// Refuse a user's tokens issued so far, on all nodes, and end what was begun with them
+    Revoke(remote::Revoke),
+    /// Let the node that is asked read its configuration again
+    Reload {
+        #[command(flatten)]
+        remote: Remote,
+        /// Only say what would change
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// Call any method of the control API
     Call(remote::Call),
     /// Make tokens, and find out what is wrong with one
@@ -92,10 +109,14 @@ enum Command {
     /// Print the commented reference configuration
     DefaultConfig,
     /// Print the version
-    Version,
+    Version {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
 }
 
-/// Runs one command. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 the gateway cannot be reached, 4 it said no.
+/// Runs one command; its exit code is one of [`EXIT_CODES`].
 pub(crate) fn run(cli: Cli) -> ExitCode {
     match cli.command {
         Command::Dev => start(read(Config::dev(), None), Mode::Dev, None),
@@ -103,28 +124,41 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
             let source = move || read(Config::default(), config.as_deref());
             start(source(), Mode::Serve, Some(Arc::new(source)))
         }
-        Command::CheckConfig { config } => match read(Config::default(), config.as_deref()) {
-            Ok(_) => print("configuration is fine\n"),
-            Err(mistakes) => complain(&mistakes),
-        },
+        Command::CheckConfig { config, json } => check(config.as_deref(), json),
         Command::Publish(args) => remote::publish(&args),
         Command::Subscribe(args) => remote::subscribe(&args),
         Command::Presence(args) => remote::presence(&args),
         Command::History(args) => remote::history(&args),
         Command::Channels(args) => remote::channels(&args),
+        Command::Connections(args) => remote::connections(&args),
         Command::Nodes(remote) => remote::nodes(&remote),
         Command::Drain { remote, node } => remote::drain(&remote, node.as_deref()),
         Command::Rebalance { remote, rate } => remote::rebalance(&remote, rate),
         Command::Top(args) => remote::top(&args),
         Command::Disconnect(args) => remote::disconnect(&args),
+        Command::Revoke(args) => remote::revoke(&args),
+        Command::Reload { remote, dry_run } => remote::reload(&remote, dry_run),
         Command::Call(args) => remote::call(&args),
         Command::Token(args) => remote::token(&args, |file| read(Config::default(), file)),
         Command::Completions { shell } => remote::completions(Cli::command(), shell),
         Command::Man { folder } => remote::man(Cli::command(), &folder),
         Command::Health(health) => health::run(&health),
         Command::DefaultConfig => print(include_str!("../../../deploy/fanwire.toml")),
-        Command::Version => print(concat!("fanwire ", env!("CARGO_PKG_VERSION"), "\n")),
+        Command::Version { json: true } => print(concat!("{\"version\":\"", env!("CARGO_PKG_VERSION"), "\"}\n")),
+        Command::Version { json: false } => print(concat!("fanwire ", env!("CARGO_PKG_VERSION"), "\n")),
     }
+}
+
+fn check(file: Option<&Path>, json: bool) -> ExitCode {
+    let mistakes = match read(Config::default(), file) {
+        Ok(_) if !json => return print("configuration is fine\n"),
+        Ok(_) => Mistakes(Vec::new()),
+        Err(mistakes) if !json => return complain(&mistakes),
+        Err(mistakes) => mistakes,
+    };
+    let good = mistakes.0.is_empty();
+    let printed = print(&format!("{}\n", serde_json::json!({ "good": good, "mistakes": mistakes.0 })));
+    if good { printed } else { ExitCode::from(WRONG) }
 }
 
 fn start(config: Result<Config, Mistakes>, mode: Mode, source: Option<Source>) -> ExitCode {
@@ -159,5 +193,5 @@ fn print(text: &str) -> ExitCode {
 fn complain(mistakes: &Mistakes) -> ExitCode {
     // There is nowhere else to say it.
     let _ = writeln!(std::io::stderr(), "fanwire: {mistakes}");
-    ExitCode::from(2)
+    ExitCode::from(WRONG)
 }

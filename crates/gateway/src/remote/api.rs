@@ -1,6 +1,7 @@
-//! `fanwire disconnect` and `fanwire call`.
+//! `fanwire disconnect`, `fanwire revoke` and `fanwire call`.
 
 use std::process::ExitCode;
+use std::time::SystemTime;
 
 use clap::Args;
 use serde::Deserialize;
@@ -23,6 +24,18 @@ pub(crate) struct Disconnect {
     /// What the client is told, beside a code of 4000 and above
     #[arg(long, default_value = "", hide_default_value = true)]
     reason: String,
+    #[command(flatten)]
+    remote: Remote,
+}
+
+/// Arguments of `fanwire revoke`.
+#[derive(Args, Debug)]
+pub(crate) struct Revoke {
+    /// The user
+    user: String,
+    /// Tokens issued before this moment: like 2026-11-21T19:48:45Z, or in seconds of Unix time; without it, this second
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    before: Option<u64>,
     #[command(flatten)]
     remote: Remote,
 }
@@ -58,6 +71,15 @@ pub(crate) fn disconnect(args: &Disconnect) -> ExitCode {
     }))
 }
 
+/// Takes back what a user's tokens grant.
+pub(crate) fn revoke(args: &Revoke) -> ExitCode {
+    let Revoke { user, before, remote } = args;
+    finish(remote.call::<Missing>("revoke", &json!({ "user": user, "before": before })).map(|answer| {
+        answer.result.complain();
+        answer.print(remote, |_| String::new())
+    }))
+}
+
 /// Calls any method.
 pub(crate) fn call(args: &Call) -> ExitCode {
     let Call { method, params, remote } = args;
@@ -87,5 +109,24 @@ impl Missing {
             notes.push("other nodes cannot be asked at the moment: there may be more than these".to_owned());
         }
         notes
+    }
+}
+
+/// Reads a moment, as seconds of Unix time.
+fn moment(text: &str) -> Result<u64, String> {
+    let written = || humantime::parse_rfc3339_weak(text).ok()?.duration_since(SystemTime::UNIX_EPOCH).ok();
+    let seconds = text.parse().ok().or_else(|| Some(written()?.as_secs()));
+    seconds.ok_or_else(|| "expected a time like 2026-11-21T19:48:45Z, or seconds of Unix time".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments() {
+        assert_eq!(moment("1795290525"), Ok(1_795_290_525));
+        assert_eq!(moment("2026-11-21T19:48:45Z"), moment("1795290525"));
+        assert!(moment("yesterday").is_err() && moment("-1").is_err());
     }
 }

@@ -3,9 +3,11 @@
 mod api;
 mod channel;
 mod completions;
+mod connections;
 mod moves;
 mod nodes;
 mod publish;
+mod reload;
 mod subscribe;
 mod table;
 mod token;
@@ -24,12 +26,14 @@ use serde_json::value::RawValue;
 
 use crate::config::causes;
 
-pub(crate) use api::{Call, Disconnect, call, disconnect};
+pub(crate) use api::{Call, Disconnect, Revoke, call, disconnect, revoke};
 pub(crate) use channel::{Channels, History, Presence, channels, history, presence};
 pub(crate) use completions::{Shell, completions, man};
+pub(crate) use connections::{Connections, connections};
 pub(crate) use moves::{drain, rebalance};
 pub(crate) use nodes::nodes;
 pub(crate) use publish::{Publish, publish};
+pub(crate) use reload::reload;
 pub(crate) use subscribe::{Subscribe, subscribe};
 pub(crate) use token::{Token, token};
 pub(crate) use top::{Top, top};
@@ -92,9 +96,14 @@ pub(crate) enum Error {
 const USAGE: u8 = 2;
 const UNREACHABLE: u8 = 3;
 const REFUSED: u8 = 4;
+const NOT_FOUND: u8 = 5;
 
 /// The code of an API that wants a key, or another one.
 const UNAUTHORIZED: u32 = 101;
+/// The codes of a channel that belongs to no namespace, and of a method that there is not.
+const UNKNOWN: [u32; 2] = [102, 104];
+/// The code of what makes no sense: fields that no method takes, a configuration with mistakes.
+const BAD_REQUEST: u32 = 107;
 
 impl Error {
     fn exit_code(&self) -> u8 {
@@ -105,7 +114,9 @@ impl Error {
             Self::Client(error) | Self::Method { source: error, .. } => match error {
                 ClientError::Usage(_) => USAGE,
                 ClientError::Unreachable { .. } | ClientError::Lost(_) | ClientError::NotConnected => UNREACHABLE,
-                ClientError::Status { .. } if error.is_temporary() => UNREACHABLE,
+                ClientError::Status { .. } | ClientError::Refused(_) if error.is_temporary() => UNREACHABLE,
+                ClientError::Refused(refusal) if UNKNOWN.contains(&refusal.code) => NOT_FOUND,
+                ClientError::Refused(refusal) if refusal.code == BAD_REQUEST => USAGE,
                 ClientError::Refused(_) | ClientError::Closed { .. } | ClientError::Unsubscribed { .. } => REFUSED,
                 _ => 1,
             },
@@ -234,13 +245,16 @@ mod tests {
     fn exit_codes_tell_failures_apart() {
         let method = |source| Error::Method { method: "publish".to_owned(), source };
         let refused = |code| {
-            let refusal = fanwire_client::Refusal { code, message: "no".to_owned(), temporary: false };
+            let refusal = fanwire_client::Refusal { code, message: "no".to_owned(), temporary: code == 111 };
             method(ClientError::Refused(refusal))
         };
         let unreachable = method(ClientError::Unreachable { url: "x".to_owned(), source: "y".into() });
         let status = |status| method(ClientError::Status { url: "x".to_owned(), status, retry_after: None });
         let cases = [
-            (refused(102), REFUSED),
+            (refused(101), REFUSED),
+            (refused(102), NOT_FOUND),
+            (refused(107), USAGE),
+            (refused(111), UNREACHABLE),
             (unreachable, UNREACHABLE),
             (status(503), UNREACHABLE),
             (status(404), 1),

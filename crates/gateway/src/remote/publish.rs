@@ -28,6 +28,12 @@ pub(crate) struct Publish {
     /// A label for subscribers; may be given several times
     #[arg(long = "tag", value_name = "NAME=VALUE", value_parser = tag)]
     tags: Vec<(String, String)>,
+    /// A name for what it tells
+    #[arg(long, value_name = "NAME")]
+    event: Option<String>,
+    /// The id of a connection that does not get it
+    #[arg(long, value_name = "ID")]
+    exclude: Option<String>,
     /// Deliver it, but do not keep it
     #[arg(long)]
     skip_history: bool,
@@ -94,10 +100,9 @@ impl Publish {
         };
         let publication = self.tags.iter().fold(publication, |publication, (name, value)| publication.tag(name, value));
         let publication = if self.skip_history { publication.skip_history() } else { publication };
-        Ok(match &self.idempotency_key {
-            Some(key) => publication.idempotency_key(key),
-            None => publication,
-        })
+        let publication = self.event.iter().fold(publication, |publication, name| publication.event(name));
+        let publication = self.exclude.iter().fold(publication, |publication, client| publication.exclude(client));
+        Ok(self.idempotency_key.iter().fold(publication, |publication, key| publication.idempotency_key(key)))
     }
 }
 

@@ -8,11 +8,13 @@ use std::time::{Duration, SystemTime};
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use clap::{Args, Subcommand};
-use fanwire_auth::{TokenError, Verifier, mint};
+use fanwire_auth::{Reason, TokenError, Verifier, mint};
+use fanwire_node::Action;
+use fanwire_wire::Pattern;
 use serde_json::{Map, Value, json};
 
 use super::channel::clean;
-use super::{Error, finish, read};
+use super::{Error, finish, read, run};
 use crate::config::{Config, Mistakes, causes};
 
 /// What is done with tokens.
@@ -36,6 +38,10 @@ pub(crate) struct Mint {
     /// A channel the server subscribes the client to; may be given several times
     #[arg(long = "server-channel", value_name = "CHANNEL", conflicts_with = "channel")]
     server_channels: Vec<String>,
+    /// What the client may do where: subscribe, publish, presence, history, and a channel or a pattern with *, like
+    /// subscribe,history=chat:*; may be given several times
+    #[arg(long = "allow", value_name = "ACTIONS=PATTERN", value_parser = capability, conflicts_with = "channel")]
+    capabilities: Vec<Value>,
     /// How long it is good for
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = humantime::parse_duration)]
     expires: Duration,
@@ -44,6 +50,9 @@ pub(crate) struct Mint {
     info: Option<String>,
     #[command(flatten)]
     key: Key,
+    /// Print it as JSON, with its claims
+    #[arg(long)]
+    json: bool,
 }
 
 /// Arguments of `fanwire token inspect`.
@@ -78,11 +87,11 @@ pub(crate) fn token(args: &Token, load: impl Fn(Option<&Path>) -> Result<Config,
     match args {
         Token::Mint(args) => finish(args.mint(now, load)),
         Token::Inspect(args) => match args.inspect(now, load) {
-            Ok((text, Verdict::Refused)) => {
-                finish(Ok(text));
-                ExitCode::from(super::REFUSED)
-            }
-            Ok((text, _)) => finish(Ok(text)),
+            Ok((text, verdict)) => match (finish(Ok(text)), verdict) {
+                (_, Verdict::Refused) => ExitCode::from(super::REFUSED),
+                (_, Verdict::Unknown) => ExitCode::from(super::UNREACHABLE),
+                (printed, _) => printed,
+            },
             Err(error) => finish(Err(error)),
         },
     }
@@ -95,6 +104,8 @@ enum Verdict {
     Refused,
     /// There was no key to check it with.
     Unchecked,
+    /// A key set that may have its key could not be read.
+    Unknown,
 }
 
 impl Mint {
@@ -113,12 +124,15 @@ impl Mint {
         if !self.server_channels.is_empty() {
             claims.insert("channels".to_owned(), json!(self.server_channels));
         }
+        if !self.capabilities.is_empty() {
+            claims.insert("caps".to_owned(), json!(self.capabilities));
+        }
         if let Some(info) = &self.info {
             let info = serde_json::from_str(info).map_err(|error| Error::Usage(format!("--info: {error}")))?;
             claims.insert("info".to_owned(), info);
         }
         let token = mint::hs256(&claims, &secret).map_err(|error| Error::Usage(causes(&error)))?;
-        Ok(format!("{token}\n"))
+        Ok(if self.json { format!("{}\n", json!({ "token": token, "claims": claims })) } else { format!("{token}\n") })
     }
 }
 
@@ -151,7 +165,7 @@ impl Inspect {
             let good = match verdict {
                 Verdict::Good => Some(true),
                 Verdict::Refused => Some(false),
-                Verdict::Unchecked => None,
+                Verdict::Unchecked | Verdict::Unknown => None,
             };
             format!("{}\n", json!({ "header": header, "claims": claims, "good": good, "verdict": words }))
         } else {
@@ -180,18 +194,33 @@ fn judge(
     now: u64,
 ) -> Result<(Verdict, String), Error> {
     let verifier = Verifier::new(config).map_err(|error| Error::Usage(causes(&error)))?;
-    let user = |user: &str| if user.is_empty() { "an anonymous user".to_owned() } else { format!("user {user:?}") };
-    let is_subscription = claims.is_some_and(|claims| claims.get("channel").is_some());
-    let judged: Result<String, TokenError> = if is_subscription {
-        let granted = verifier.subscription(token, now);
-        granted.map(|granted| format!("{} may subscribe to {:?}", user(&granted.user), granted.channel))
-    } else {
-        verifier.connection(token, now).map(|granted| format!("{} may connect", user(&granted.user)))
-    };
+    let mut judged = judge_with(&verifier, token, claims, now);
+    if judged == Err(TokenError::Invalid(Reason::UnknownKey)) && !config.jwks.is_empty() {
+        let complete = run(async {
+            verifier.start();
+            Ok(verifier.refresh().await)
+        })?;
+        judged = judge_with(&verifier, token, claims, now);
+        if !complete && judged == Err(TokenError::Invalid(Reason::UnknownKey)) {
+            let urls: Vec<_> = config.jwks.iter().map(|set| &*set.url).collect();
+            return Ok((Verdict::Unknown, format!("not known: not all key sets can be read ({})", urls.join(", "))));
+        }
+    }
     Ok(match judged {
         Ok(words) => (Verdict::Good, format!("good: {words}")),
         Err(error) => (Verdict::Refused, format!("refused: {error}")),
     })
+}
+
+/// Says what a token grants, by the keys that are known.
+fn judge_with(verifier: &Verifier, token: &str, claims: Option<&Value>, now: u64) -> Result<String, TokenError> {
+    let user = |user: &str| if user.is_empty() { "an anonymous user".to_owned() } else { format!("user {user:?}") };
+    let is_subscription = claims.is_some_and(|claims| claims.get("channel").is_some());
+    if is_subscription {
+        let granted = verifier.subscription(token, now);
+        return granted.map(|granted| format!("{} may subscribe to {:?}", user(&granted.user), granted.channel));
+    }
+    verifier.connection(token, now).map(|granted| format!("{} may connect", user(&granted.user)))
 }
 
 impl Key {
@@ -228,6 +257,19 @@ fn secret(config: &fanwire_auth::Config) -> Result<Vec<u8>, Error> {
     if secret.is_empty() { Err(Error::Usage(format!("{}: is empty", file.display()))) } else { Ok(secret) }
 }
 
+/// Reads `ACTIONS=PATTERN`, as an entry of the claim `caps`.
+fn capability(text: &str) -> Result<Value, String> {
+    let (actions, pattern) =
+        text.split_once('=').ok_or("expected ACTIONS=PATTERN, for example subscribe,history=chat:*")?;
+    let actions: Vec<_> = actions.split(',').collect();
+    let known = Action::ALL.map(Action::name);
+    if let Some(unknown) = actions.iter().find(|action| !known.contains(action)) {
+        return Err(format!("{unknown:?} is none of {}", known.join(", ")));
+    }
+    Pattern::new(pattern).map_err(|error| error.to_string())?;
+    Ok(json!({ "channels": [pattern], "allow": actions }))
+}
+
 /// A time for people: absolute, and how far from now.
 fn when(time: u64, now: u64) -> String {
     let absolute = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(time));
@@ -262,8 +304,14 @@ mod tests {
             channel: channel.map(str::to_owned),
             server_channels: Vec::new(),
             expires: Duration::from_secs(3600),
+            capabilities: if channel.is_some() {
+                Vec::new()
+            } else {
+                vec![capability("subscribe,history=chat:*").unwrap()]
+            },
             info: Some(r#"{"name":"Ann"}"#.to_owned()),
             key,
+            json: false,
         };
         let token = mint.mint(NOW, nothing).unwrap();
         std::fs::remove_file(file).unwrap();
@@ -287,6 +335,19 @@ mod tests {
         );
         let (text, _) = inspected(&minted("a secret", Some("chat:1")), "a secret", NOW);
         assert!(text.contains("good: user \"ann\" may subscribe to \"chat:1\""), "{text}");
+    }
+
+    #[test]
+    fn capabilities_are_checked_before_they_are_signed() {
+        let expected = json!({ "channels": ["chat:*"], "allow": ["subscribe", "publish"] });
+        assert_eq!(capability("subscribe,publish=chat:*"), Ok(expected));
+        for wrong in ["chat:*", "=chat:*", "subscribe,dance=chat:*", "subscribe=", "subscribe=a b"] {
+            assert!(capability(wrong).is_err(), "{wrong}");
+        }
+        let token = minted("a secret", None);
+        let claims = BASE64_URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap();
+        let claims: Value = serde_json::from_slice(&claims).unwrap();
+        assert_eq!(claims["caps"], json!([{ "channels": ["chat:*"], "allow": ["subscribe", "history"] }]));
     }
 
     #[test]

@@ -131,10 +131,114 @@ fn tokens_open_what_they_say() {
 }
 
 #[test]
+fn who_is_connected_is_listed_page_by_page() {
+    let server = Server::start();
+    let config = server.config();
+    let ann = server.prints(&["token", "mint", "--config", &config, "--user", "ann"]).trim().to_owned();
+    let _tails = [
+        Tail::start(&server, &["chat:a", "chat:b", "--token", &ann]),
+        Tail::start(&server, &["chat:a"]),
+        Tail::start(&server, &["chat:a"]),
+    ];
+    let pages = json_lines(&server.prints(&["connections", "--limit", "2", "--all", "--json"]));
+    let sizes = |pages: &[Value]| pages.iter().map(|page| page["connections"].as_array().unwrap().len()).sum::<usize>();
+    assert_eq!((pages.len() >= 2, sizes(&pages)), (true, 3), "{pages:?}");
+
+    let first = server.run(&["connections", "--limit", "1"]);
+    let said = String::from_utf8(first.stderr).unwrap();
+    let cursor = said.trim().rsplit(' ').next().unwrap();
+    let shown = String::from_utf8(first.stdout).unwrap();
+    assert!(shown.starts_with("CLIENT") && shown.lines().count() == 2 && said.contains("--cursor"), "{shown}{said}");
+    let rest = server.prints(&["connections", "--cursor", cursor]);
+    assert_eq!(rest.lines().count(), 3, "{rest}");
+
+    let hers = server.prints(&["connections", "--user", "ann", "--channel", "chat:a"]);
+    let row: Vec<_> = hers.lines().nth(1).unwrap().split_whitespace().collect();
+    assert_eq!((hers.lines().count(), row[1], row[2], row[3]), (2, "ann", "native", "2"));
+    assert_eq!(server.prints(&["connections", "--channel", "chat:none"]).lines().count(), 1);
+}
+
+#[test]
+fn a_publication_may_have_a_name_and_spare_one() {
+    let server = Server::start();
+    let mut tail = Tail::start(&server, &["chat:a"]);
+    let seen = json_lines(&server.prints(&["connections", "--json"]));
+    let client = seen[0]["connections"][0]["client"].as_str().unwrap();
+    server.prints(&["publish", "chat:a", "1", "--exclude", client]);
+    server.prints(&["publish", "chat:a", "2", "--event", "moved"]);
+    let line = tail.next();
+    assert_eq!((&line["data"], &line["tags"]["event"]), (&json!(2), &json!("moved")));
+}
+
+#[test]
+fn what_tokens_grant_is_taken_back() {
+    let server = Server::start();
+    let config = server.config();
+    let token = server.prints(&[
+        "token",
+        "mint",
+        "--config",
+        &config,
+        "--user",
+        "ann",
+        "--allow",
+        "subscribe=members:*",
+        "--json",
+    ]);
+    let token: Value = serde_json::from_str(&token).unwrap();
+    assert_eq!(token["claims"]["caps"][0]["channels"], json!(["members:*"]));
+    let token = token["token"].as_str().unwrap();
+    let mut tail = Tail::start(&server, &["members:1", "--token", token]);
+    // The second in which it was issued is spared otherwise.
+    let next = token_second(token) + 1;
+    server.prints(&["revoke", "ann", "--before", &next.to_string()]);
+    assert!(matches!(tail.next()["type"].as_str(), Some("interrupted" | "ended")));
+    let (code, said) = failed(&server.run(&["subscribe", "members:1", "--token", token]));
+    assert_eq!(code, 4, "{said}");
+}
+
+/// When a token was issued.
+fn token_second(token: &str) -> u64 {
+    let output = fanwire(&["token", "inspect", "--json", token]).output().unwrap();
+    serde_json::from_slice::<Value>(&output.stdout).unwrap()["claims"]["iat"].as_u64().unwrap()
+}
+
+#[test]
+fn a_configuration_is_tried_before_it_is_taken_on() {
+    let server = Server::start();
+    let file = server.config();
+    let config = std::fs::read_to_string(&file).unwrap();
+    assert_eq!(server.prints(&["reload"]), "nothing is different\n");
+    std::fs::write(
+        &file,
+        config.replace("[client]", "[log]\nlevel = \"error\"\n[client]\norigins = [\"https://a.example\"]"),
+    )
+    .unwrap();
+    let expected = "would change   client.origins\nneeds restart  log.level\n";
+    assert_eq!(server.prints(&["reload", "--dry-run"]), expected);
+    let answer: Value = serde_json::from_str(&server.prints(&["reload", "--json"])).unwrap();
+    assert_eq!(answer, json!({ "changed": ["client.origins"], "needs_restart": ["log.level"] }));
+    std::fs::write(&file, config.replace("[client]", "[client]\nno_such_key = 1")).unwrap();
+    for args in [&["reload"][..], &["reload", "--dry-run"], &["check-config", "--config", &file]] {
+        let (code, said) = failed(&server.run(args));
+        assert_eq!((code, said.contains("no_such_key")), (2, true), "{said}");
+    }
+    let output = server.run(&["check-config", "--json", "--config", &file]);
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((output.status.code(), &found["good"]), (Some(2), &json!(false)));
+    assert!(found["mistakes"][0].as_str().unwrap().contains("no_such_key"), "{found}");
+    let version: Value = serde_json::from_str(&server.prints(&["version", "--json"])).unwrap();
+    assert_eq!(server.prints(&["version"]), format!("fanwire {}\n", version["version"].as_str().unwrap()));
+}
+
+#[test]
 fn failures_are_told_apart() {
     let server = Server::start();
     let (code, said) = failed(&server.run(&["publish", "nowhere:1", "1"]));
-    assert_eq!((code, said.as_str()), (4, "fanwire: publish: unknown channel (102)\n"));
+    assert_eq!((code, said.as_str()), (5, "fanwire: publish: unknown channel (102)\n"));
+    assert_eq!(failed(&server.run(&["call", "dance"])).0, 5);
+    let (code, said) = failed(&server.run(&["publish", "chat:a", "1", "--event", &"x".repeat(256)]));
+    assert_eq!((code, said.contains("event")), (2, true), "{said}");
     let (code, said) = failed(&server.command(&["nodes"]).env("FANWIRE_API_KEY", "").output().unwrap());
     assert_eq!((code, said.contains("FANWIRE_API_KEY")), (4, true), "{said}");
     let (code, said) = failed(&server.run(&["publish", "chat:a", "no JSON"]));
@@ -148,6 +252,9 @@ fn failures_are_told_apart() {
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let (code, said) = failed(&fanwire(&["nodes", "--api", &format!("http://{free}")]).output().unwrap());
     assert_eq!((code, said.contains("cannot reach")), (3, true), "{said}");
+    let health = fanwire(&["health", "--json", "--url", &format!("http://{free}/health/live")]).output().unwrap();
+    let found: Value = serde_json::from_slice(&health.stdout).unwrap();
+    assert_eq!((health.status.code(), &found["well"], &found["status"]), (Some(1), &json!(false), &Value::Null));
     let (code, _) = failed(&fanwire(&["subscribe", "a", "--url", &format!("ws://{free}")]).output().unwrap());
     assert_eq!(code, 3);
     // Something else than the API answers.
@@ -161,7 +268,7 @@ fn shells_and_man_know_every_command() {
     let script = String::from_utf8(script.stdout).unwrap();
     let folder = std::env::temp_dir().join(format!("fanwire-man-{}-{:x}", std::process::id(), fastrand::u64(..)));
     assert!(fanwire(&["man"]).arg(&folder).status().unwrap().success());
-    for command in ["publish", "subscribe", "nodes", "token", "check-config"] {
+    for command in ["publish", "subscribe", "nodes", "connections", "revoke", "reload", "token", "check-config"] {
         assert!(
             script.contains(&format!("fanwire__{}", command.replace('-', "__"))) || script.contains(command),
             "{command}"
