@@ -1,6 +1,9 @@
 // A gateway reads its configuration again, while clients are connected.
 
 import assert from 'node:assert/strict';
+import { generateKeyPairSync, sign } from 'node:crypto';
+import { once } from 'node:events';
+import { createServer } from 'node:http';
 import { after, before, describe, test } from 'node:test';
 import { join } from 'node:path';
 import { writeFileSync } from 'node:fs';
@@ -12,13 +15,14 @@ import { ENCODINGS, newClient } from './sdk.mjs';
 const KEY = 'the-first-secret-of-all';
 const NEXT = 'the-secret-that-comes-after';
 
-const config = ({ origins = '', secret = SECRET, namespaces = '', key = `secret = "${KEY}"`, more = '' } = {}) => `
+const config = ({ origins = '', secret = SECRET, namespaces = '', key = `secret = "${KEY}"`, more = '', jwks } = {}) => `
 [client]
 anonymous = true
 origins = [${origins}]
 ${more}
 [token]
 hmac_secret = "${secret}"
+${jwks ? `[[token.jwks]]\nurl = "${jwks}"` : ''}
 [[api_key]]
 name = "admin"
 ${key}
@@ -27,6 +31,32 @@ name = "chat"
 subscribe = "anyone"
 ${namespaces}
 `;
+
+/** A server with a key set of one key; it says how often it was asked. */
+async function keySet(t, kid) {
+  const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
+  const body = JSON.stringify({ keys: [{ ...publicKey.export({ format: 'jwk' }), kid }] });
+  let asked = 0;
+  const url = await listen(t, (request, response) => response.end(body, () => asked++));
+  const encode = (part) => Buffer.from(JSON.stringify(part)).toString('base64url');
+  const signed = (claims) => {
+    const message = `${encode({ alg: 'ES256', kid })}.${encode(claims)}`;
+    return `${message}.${sign('sha256', message, { key: privateKey, dsaEncoding: 'ieee-p1363' }).toString('base64url')}`;
+  };
+  return { url, signed, asked: () => asked };
+}
+
+/** A backend that answers every call with its name. */
+async function backend(t, name) {
+  return { url: await listen(t, (request, response) => response.end(JSON.stringify({ result: { data: name } }))) };
+}
+
+async function listen(t, answer) {
+  const server = createServer(answer).listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  t.after(() => server.close().closeAllConnections());
+  return `http://127.0.0.1:${server.address().port}/`;
+}
 
 describe('a configuration that changes', () => {
   let gateway;
@@ -104,6 +134,54 @@ describe('a configuration that changes', () => {
     client.connect();
     await ended.many(1);
     assert.equal(ended.items[0].code, 3500);
+    assert.equal(log.items.length, 1);
+  });
+
+  test('key sets: another one is fetched when it is named, and the one before counts no more', async (t) => {
+    const sets = await Promise.all(['one', 'two'].map((kid) => keySet(t, kid)));
+    const verdict = async ({ signed }) => {
+      const client = newClient(ENCODINGS.json, gateway.url(), { token: signed({ sub: 'ann' }) });
+      t.after(() => client.disconnect());
+      const events = record(client, 'connected', 'disconnected');
+      client.connect();
+      await events.many(1);
+      return events.items[0].code ?? 'connected';
+    };
+    const both = async () => [await verdict(sets[0]), await verdict(sets[1])];
+    assert.deepEqual(await both(), [3500, 3500]);
+    for (const [index, expected] of [[0, ['connected', 3500]], [1, [3500, 'connected']]]) {
+      write({ jwks: sets[index].url });
+      assert.ok((await reload()).changed.includes('token'));
+      assert.deepEqual(await both(), expected);
+      assert.equal((await gateway.metrics()).sum('fanwire_jwks_keys'), 1);
+    }
+    assert.equal(sets[0].asked(), 1, 'nobody asks for what counts no more');
+    write({});
+    await reload();
+    assert.deepEqual(await both(), [3500, 3500]);
+  });
+
+  test('a hook: from the next question on, and nobody is disconnected', async (t) => {
+    const backends = await Promise.all(['first', 'second'].map((name) => backend(t, name)));
+    const hook = ({ url }) => `\n[[hook]]\nname = "shop"\nurl = "${url}"`;
+    const more = 'rpc_hook = "shop"';
+    write({ more, namespaces: hook(backends[0]) });
+    assert.deepEqual((await reload()).changed, ['client.rpc_hook', 'hook.shop']);
+    const { client, log } = await connected(t);
+    const asked = async () => (await client.rpc('who', {})).data;
+    assert.equal(await asked(), 'first');
+    write({ more, namespaces: hook(backends[1]) });
+    const change = { changed: ['hook.shop'], needs_restart: [] };
+    assert.deepEqual(await reload({ dry_run: true }), change);
+    assert.equal(await asked(), 'first');
+    assert.deepEqual(await reload(), change);
+    assert.equal(await asked(), 'second');
+    write({ more, namespaces: `\n[[hook]]\nname = "other"\nurl = "${backends[1].url}"` });
+    await assert.rejects(reload(), /there is no \[\[hook\]\]/);
+    assert.equal(await asked(), 'second');
+    write({});
+    assert.deepEqual((await reload()).changed, ['client.rpc_hook', 'hook.shop']);
+    await assert.rejects(asked(), { code: 108 });
     assert.equal(log.items.length, 1);
   });
 

@@ -88,7 +88,7 @@ pub(crate) fn run(config: &Config, mode: Mode, source: Option<Source>) -> Result
             broker,
             presence,
             authorizer: Box::new(SharedVerifier(Arc::clone(&verifier))),
-            hooks: Some(Box::new(hooks)),
+            hooks: Some(Box::new(hooks.clone())),
         });
         node.admit_at_most(&config.admission);
         let readiness = Readiness {
@@ -153,7 +153,8 @@ pub(crate) fn run(config: &Config, mode: Mode, source: Option<Source>) -> Result
             }));
         }
         if let (Some(source), Some(hangups)) = (source, hangups) {
-            let reloader = Reloader { source, running: config.clone(), keys, node: Arc::clone(&node), api, verifier };
+            let reloader =
+                Reloader { source, running: config.clone(), keys, node: Arc::clone(&node), api, verifier, hooks };
             tokio::spawn(reloader.run(hangups, wishes));
         }
         warn_of_consequences(config, mode);

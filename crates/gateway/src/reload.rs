@@ -8,6 +8,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use fanwire_auth::Verifier;
 use fanwire_control::{Api, Changes, Keys, Reload};
+use fanwire_hooks::{Backends, Wanted};
 use fanwire_node::Node;
 use fanwire_node::authorizer::{AuthError, Authorizer, Identity, SubscriptionToken};
 use futures_util::FutureExt;
@@ -33,6 +34,7 @@ pub(crate) struct Reloader {
     pub(crate) node: Arc<Node>,
     pub(crate) api: Arc<Api>,
     pub(crate) verifier: Arc<LiveVerifier>,
+    pub(crate) hooks: Backends,
 }
 
 impl Reloader {
@@ -79,6 +81,7 @@ impl Reloader {
             return Err(mistakes.into_iter().map(|mistake| format!("before a restart: {mistake}")).collect());
         }
         let (verifier, keys) = config.secrets()?;
+        let hooks = Wanted::new(&config.hook)?;
         let mut changes = changes::compare(&self.running, &wanted);
         let now = changes::fingerprint(&config.token, state);
         let mut also = |name: String| {
@@ -90,15 +93,18 @@ impl Reloader {
             also("token".to_owned());
         }
         self.keys.changed(&keys).into_iter().for_each(|name| also(format!("api_key.{name}")));
-        Ok(New { config, verifier, keys, fingerprint: now, changes })
+        self.hooks.changed(&hooks).into_iter().for_each(|name| also(format!("hook.{name}")));
+        Ok(New { config, verifier, keys, hooks, fingerprint: now, changes })
     }
 
     fn take_on(&mut self, new: New) -> Changes {
-        let New { config, verifier, keys, changes, .. } = new;
+        let New { config, verifier, keys, hooks, changes, .. } = new;
         if changes.changed.iter().any(|name| name == "token") {
             self.verifier.replace(verifier);
         }
         self.api.replace_keys(&keys);
+        // Before the namespaces that may name them.
+        self.hooks.replace(hooks);
         self.node.reconfigure(config.of_node());
         self.running = config;
         self.keys = keys;
@@ -111,6 +117,7 @@ struct New {
     config: Config,
     verifier: Verifier,
     keys: Keys,
+    hooks: Wanted,
     fingerprint: u64,
     changes: Changes,
 }

@@ -4,25 +4,37 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use fanwire_node::authorizer::Grant;
 use fanwire_node::hooks::{Approval, Asked, Asker, ConnectQuestion, Hooks, Kept, Renewal, Welcome};
 use fanwire_wire::{Channel, Payload, Refusal};
 use tokio::runtime::Handle;
 
-use crate::config::HookConfig;
+use crate::config::{HookConfig, Parsed};
 use crate::convert::{self, Data};
 use crate::event::{Question, Response};
 use crate::hook::Hook;
 use crate::{metrics, proto};
 
-/// All backends, by the names of their hooks.
+/// All backends, by the names of their hooks. Clones share them.
+#[derive(Clone)]
 pub struct Backends {
+    set: Arc<ArcSwap<Set>>,
+    runtime: Handle,
+}
+
+/// The backends of one configuration.
+#[derive(Default)]
+struct Set {
     hooks: HashMap<String, Arc<Hook>>,
-    kept: Kept,
+    kept: Arc<Kept>,
     /// Some hook gives back what a backend attached.
     keeps_meta: bool,
 }
+
+/// Sections `[[hook]]` that are right, with the files they name.
+pub struct Wanted(Vec<(HookConfig, Parsed)>);
 
 /// What carries clients, in the words that backends know.
 const TRANSPORT: &str = "websocket";
@@ -34,28 +46,50 @@ impl Backends {
     ///
     /// All that is wrong with the configuration.
     pub fn new(configs: &[HookConfig], runtime: &Handle) -> Result<Self, Vec<String>> {
-        let (mut hooks, mut mistakes) = (HashMap::new(), Vec::new());
         metrics::describe();
+        let backends = Self { set: Arc::default(), runtime: runtime.clone() };
+        backends.replace(Wanted::new(configs)?);
+        Ok(backends)
+    }
+
+    /// The names of hooks that would be others, new or gone.
+    #[must_use]
+    pub fn changed(&self, wanted: &Wanted) -> Vec<String> {
+        let set = self.set.load();
+        let differs = |(config, parsed): &&(HookConfig, Parsed)| {
+            !set.hooks.get(&config.name).is_some_and(|hook| hook.is_as(config, parsed))
+        };
+        let mut names: Vec<_> = wanted.0.iter().filter(differs).map(|(config, _)| config.name.clone()).collect();
+        let is_gone = |name: &&String| !wanted.0.iter().any(|(config, _)| config.name == **name);
+        names.extend(set.hooks.keys().filter(is_gone).cloned());
+        names.sort();
+        names
+    }
+
+    /// Asks by other sections from the next question on. A hook that stays as it is keeps its connections and what is
+    /// known of its backend; questions under way are answered by whom they were asked.
+    pub fn replace(&self, wanted: Wanted) {
+        let before = self.set.load_full();
+        let mut set = Set { keeps_meta: wanted.0.iter().any(|(config, _)| config.include_meta), ..Set::default() };
         let mut kept = Kept::default();
-        for config in configs {
-            match config.parse() {
-                Ok(parsed) => {
-                    kept.headers.extend(parsed.headers.iter().map(|name| name.as_str().to_owned()));
-                    kept.client_headers.extend(parsed.client_headers.iter().map(|name| name.as_str().to_owned()));
-                    let hook = Hook::new(config.clone(), parsed, runtime.clone());
-                    if hooks.insert(config.name.clone(), hook).is_some() {
-                        mistakes.push(format!("hook {:?}: defined twice", config.name));
-                    }
-                }
-                Err(more) => mistakes.extend(more),
-            }
+        for (config, parsed) in wanted.0 {
+            kept.headers.extend(parsed.headers.iter().map(|name| name.as_str().to_owned()));
+            kept.client_headers.extend(parsed.client_headers.iter().map(|name| name.as_str().to_owned()));
+            let same = before.hooks.get(&config.name).filter(|hook| hook.is_as(&config, &parsed));
+            let hook = same.cloned().unwrap_or_else(|| {
+                // Before the new one begins, which has the same gauge.
+                before.hooks.get(&config.name).inspect(|hook| hook.retire());
+                Hook::new(config.clone(), parsed, self.runtime.clone())
+            });
+            set.hooks.insert(config.name, hook);
         }
         for names in [&mut kept.headers, &mut kept.client_headers] {
             names.sort();
             names.dedup();
         }
-        let keeps_meta = configs.iter().any(|config| config.include_meta);
-        if mistakes.is_empty() { Ok(Self { hooks, kept, keeps_meta }) } else { Err(mistakes) }
+        set.kept = Arc::new(kept);
+        before.hooks.iter().filter(|(name, _)| !set.hooks.contains_key(*name)).for_each(|(_, hook)| hook.retire());
+        self.set.store(Arc::new(set));
     }
 
     /// Asks a hook; `question` is given the hook and the `meta` to send.
@@ -66,7 +100,7 @@ impl Backends {
         question: impl FnOnce(&Hook, &Asker, Bytes) -> Q,
         read: impl FnOnce(Option<<Q::Response as Response>::Result>) -> Result<T, String> + Send + 'static,
     ) -> Asked<T> {
-        let Some(hook) = self.hooks.get(hook).cloned() else {
+        let Some(hook) = self.set.load().hooks.get(hook).cloned() else {
             tracing::error!(hook, "no [[hook]] has this name");
             return Box::pin(std::future::ready(Err(Refusal::BackendUnavailable.into())));
         };
@@ -90,14 +124,35 @@ macro_rules! about {
     };
 }
 
+impl Wanted {
+    /// Reads the sections, and the files they name.
+    ///
+    /// # Errors
+    ///
+    /// All that is wrong with them.
+    pub fn new(configs: &[HookConfig]) -> Result<Self, Vec<String>> {
+        let (mut wanted, mut mistakes) = (Vec::new(), Vec::new());
+        for (index, config) in configs.iter().enumerate() {
+            if configs[..index].iter().any(|earlier| earlier.name == config.name) {
+                mistakes.push(format!("hook {:?}: defined twice", config.name));
+            }
+            match config.parse() {
+                Ok(parsed) => wanted.push((config.clone(), parsed)),
+                Err(more) => mistakes.extend(more),
+            }
+        }
+        if mistakes.is_empty() { Ok(Self(wanted)) } else { Err(mistakes) }
+    }
+}
+
 impl Hooks for Backends {
-    fn keeps(&self) -> &Kept {
-        &self.kept
+    fn keeps(&self) -> Arc<Kept> {
+        Arc::clone(&self.set.load().kept)
     }
 
     fn connect(&self, hook: &str, asker: Asker, question: ConnectQuestion) -> Asked<Welcome> {
         let ConnectQuestion { name, version, data, channels } = question;
-        let keeps_meta = self.keeps_meta;
+        let keeps_meta = self.set.load().keeps_meta;
         self.ask(
             hook,
             asker,
@@ -168,6 +223,12 @@ fn data_for(hook: &Hook, payload: Option<Payload>) -> Data {
 
 impl fmt::Debug for Backends {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Backends").field("hooks", &self.hooks.keys()).finish_non_exhaustive()
+        f.debug_struct("Backends").field("hooks", &self.set.load().hooks.keys()).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Wanted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.0.iter().map(|(config, _)| &config.name)).finish()
     }
 }

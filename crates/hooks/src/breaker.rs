@@ -32,6 +32,8 @@ enum State {
     Open { until: Instant, pause: Duration },
     /// One is under way.
     Probing { pause: Duration },
+    /// Another hook has its place: what is still under way changes nothing.
+    Retired,
 }
 
 /// The right to ask once. Dropped without a word it counts as never used.
@@ -51,7 +53,7 @@ impl Breaker {
     pub(crate) fn pass(self: &Arc<Self>) -> Option<Ticket> {
         let mut state = self.state.lock();
         let is_probe = match *state {
-            State::Closed { .. } => false,
+            State::Closed { .. } | State::Retired => false,
             State::Open { until, pause } if until <= Instant::now() => {
                 *state = State::Probing { pause };
                 true
@@ -60,6 +62,12 @@ impl Breaker {
         };
         Some(Ticket { breaker: Arc::clone(self), is_probe })
     }
+
+    /// Makes room for another one.
+    pub(crate) fn retire(&self) {
+        *self.state.lock() = State::Retired;
+        self.open.set(0.0);
+    }
 }
 
 impl Ticket {
@@ -67,6 +75,9 @@ impl Ticket {
     pub(crate) fn succeeded(mut self) {
         self.is_probe = false;
         let mut state = self.breaker.state.lock();
+        if matches!(*state, State::Retired) {
+            return;
+        }
         if !matches!(*state, State::Closed { .. }) {
             tracing::info!(hook = self.breaker.hook, "backend answers again");
             self.breaker.open.set(0.0);
@@ -89,7 +100,7 @@ impl Ticket {
             }
             State::Probing { pause } if was_probe => (pause * 2).min(LONGEST_PAUSE),
             // Asked before the breaker opened.
-            State::Open { .. } | State::Probing { .. } => return,
+            State::Open { .. } | State::Probing { .. } | State::Retired => return,
         };
         self.breaker.open.set(1.0);
         // Not all gateways at once.

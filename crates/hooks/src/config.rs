@@ -94,6 +94,8 @@ pub(crate) struct Parsed {
     pub(crate) client_headers: Vec<HeaderName>,
     pub(crate) static_headers: HeaderMap,
     pub(crate) tls: Option<ClientConfig>,
+    /// What `ca_file` holds.
+    pub(crate) authorities: Option<Vec<u8>>,
 }
 
 /// Where a backend is.
@@ -151,7 +153,9 @@ impl HookConfig {
         let tls = tls.map_err(|mistake| mistakes.push(mistake));
         match (target, tls) {
             (Ok(target), Ok(tls)) if mistakes.is_empty() => {
-                Ok(Parsed { target, headers, client_headers, static_headers, tls })
+                let (tls, authorities) = tls.unzip();
+                let authorities = authorities.flatten();
+                Ok(Parsed { target, headers, client_headers, static_headers, tls, authorities })
             }
             _ => Err(mistakes.into_iter().map(|mistake| format!("hook {:?}: {mistake}", self.name)).collect()),
         }
@@ -185,18 +189,21 @@ impl HookConfig {
         Ok((Target::Grpc(origin(scheme, authority)?, format!("/{}", self.grpc_service)), encrypted))
     }
 
-    fn tls(&self) -> Result<ClientConfig, String> {
+    /// TLS, and what `ca_file` holds.
+    fn tls(&self) -> Result<(ClientConfig, Option<Vec<u8>>), String> {
         let mut roots = RootCertStore::empty();
+        let mut authorities = None;
         if let Some(file) = &self.ca_file {
             let wrong = |error: &dyn std::fmt::Display| format!("ca_file: {}: {error}", file.display());
-            let certificates = CertificateDer::pem_file_iter(file).map_err(|error| wrong(&error))?;
-            for certificate in certificates {
+            let pem = std::fs::read(file).map_err(|error| wrong(&error))?;
+            for certificate in CertificateDer::pem_slice_iter(&pem) {
                 let certificate = certificate.map_err(|error| wrong(&error))?;
                 roots.add(certificate).map_err(|error| wrong(&error))?;
             }
             if roots.is_empty() {
                 return Err(wrong(&"no certificate in it"));
             }
+            authorities = Some(pem);
         } else {
             // Some of a system's certificates may be unreadable; none at all shows with the first question.
             roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
@@ -204,7 +211,7 @@ impl HookConfig {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
         let builder = builder.map_err(|error| format!("TLS: {error}"))?;
-        Ok(builder.with_root_certificates(roots).with_no_client_auth())
+        Ok((builder.with_root_certificates(roots).with_no_client_auth(), authorities))
     }
 }
 

@@ -23,6 +23,7 @@ use crate::transport::{Fault, Transport};
 /// One backend: asked within limits.
 pub(crate) struct Hook {
     config: HookConfig,
+    authorities: Option<Vec<u8>>,
     headers: Vec<HeaderName>,
     client_headers: Vec<HeaderName>,
     static_headers: HeaderMap,
@@ -54,7 +55,7 @@ enum Unanswered {
 
 impl Hook {
     pub(crate) fn new(config: HookConfig, parsed: Parsed, runtime: Handle) -> Arc<Self> {
-        let Parsed { target, headers, client_headers, static_headers, tls } = parsed;
+        let Parsed { target, headers, client_headers, static_headers, tls, authorities } = parsed;
         let metrics = Metrics::new(&config.name);
         Arc::new(Self {
             transport: Transport::new(target, tls, config.timeout),
@@ -65,6 +66,7 @@ impl Hook {
             static_headers,
             metrics,
             config,
+            authorities,
             quiet_until: Mutex::default(),
             runtime,
         })
@@ -72,6 +74,16 @@ impl Hook {
 
     pub(crate) fn config(&self) -> &HookConfig {
         &self.config
+    }
+
+    /// Whether another one with this configuration would be the same.
+    pub(crate) fn is_as(&self, config: &HookConfig, parsed: &Parsed) -> bool {
+        self.config == *config && self.authorities == parsed.authorities
+    }
+
+    /// Another one has its name, or none has any more. Questions under way go on.
+    pub(crate) fn retire(&self) {
+        self.breaker.retire();
     }
 
     /// Whether JSON is to be put into base64 as well.

@@ -1,7 +1,7 @@
 //! Hooks: backends that decide about clients, asked over HTTP or gRPC.
 //!
 //! - [`HookConfig`]: the sections `[[hook]]`, where backends are and how they are asked
-//! - [`Backends`]: all of them, as the node knows them
+//! - [`Backends`]: all of them, as the node knows them; [`Wanted`] takes their place while the node runs
 //!
 //! The path of a question: `backends` (which hook; words of the node → messages of `proto/fanwire/hooks/v1`) → `hook` (limits, deadline,
 //! retries, `breaker`) → `transport` (HTTP or gRPC) → `convert` (→ words of the node).
@@ -20,5 +20,5 @@ mod metrics;
 mod proto;
 mod transport;
 
-pub use backends::Backends;
+pub use backends::{Backends, Wanted};
 pub use config::HookConfig;

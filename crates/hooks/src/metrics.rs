@@ -89,7 +89,8 @@ impl Metrics {
         let requests = Event::ALL.map(|event| Outcome::ALL.map(|outcome| request(event, outcome)).into());
         let seconds = histogram!("fanwire_hook_seconds", "hook" => hook.to_owned());
         let in_flight = gauge!("fanwire_hook_in_flight", "hook" => hook.to_owned());
-        in_flight.set(0.0);
+        // Shown from the beginning. One of the same name before it may still have some under way.
+        in_flight.increment(0.0);
         Self {
             requests: requests.into(),
             seconds,

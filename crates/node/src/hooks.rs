@@ -15,7 +15,7 @@ use crate::client::Failure;
 /// ([`Refusal::BackendUnavailable`](fanwire_wire::Refusal::BackendUnavailable)) and nobody else anything: a worker never waits.
 pub trait Hooks: Send + Sync + 'static {
     /// What of a client's opening is kept for the questions about it.
-    fn keeps(&self) -> &Kept;
+    fn keeps(&self) -> Arc<Kept>;
 
     /// Asks who a client without a token is.
     fn connect(&self, hook: &str, asker: Asker, question: ConnectQuestion) -> Asked<Welcome>;

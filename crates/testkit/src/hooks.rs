@@ -33,19 +33,19 @@ use crate::tokens::{seconds_from_now, set};
 /// JSON in an option has no `;`. Of the client's headers, `x-kept` and `authorization` are kept.
 #[derive(Clone, Debug)]
 pub struct HookBook {
-    kept: Kept,
+    kept: Arc<Kept>,
 }
 
 impl Default for HookBook {
     fn default() -> Self {
         let kept = Kept { headers: vec!["x-kept".to_owned()], client_headers: vec!["authorization".to_owned()] };
-        Self { kept }
+        Self { kept: Arc::new(kept) }
     }
 }
 
 impl Hooks for HookBook {
-    fn keeps(&self) -> &Kept {
-        &self.kept
+    fn keeps(&self) -> Arc<Kept> {
+        Arc::clone(&self.kept)
     }
 
     fn connect(&self, hook: &str, asker: Asker, question: ConnectQuestion) -> Asked<Welcome> {

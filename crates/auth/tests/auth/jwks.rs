@@ -156,6 +156,26 @@ async fn what_is_known_outlives_the_server_for_a_while() {
 }
 
 #[tokio::test]
+async fn a_set_is_followed_until_its_verifier_is_dropped() {
+    let server = Server::start(keys(&["rsa-1"])).await;
+    let verifier = server.verifier();
+    let token = sign_kid("RS256", "rsa-1", RSA, CLAIMS);
+    assert!(user(&verifier, &token).await.is_ok());
+    // Four fifths of its lifetime, and more.
+    let due = Duration::from_secs(3000);
+    pass(due).await;
+    while server.requests() < 2 {
+        tokio::task::yield_now().await;
+    }
+    drop(verifier);
+    pass(due).await;
+    // Another one reads it for itself; the first would have asked before it.
+    let next = server.verifier();
+    assert!(user(&next, &token).await.is_ok());
+    assert_eq!(server.requests(), 3);
+}
+
+#[tokio::test]
 async fn answers_that_are_no_key_set() {
     let elsewhere = Server::start(keys(&["rsa-1"])).await;
     let redirection =

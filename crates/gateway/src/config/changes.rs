@@ -21,12 +21,14 @@ pub(crate) fn merge(running: &Config, wanted: &Config) -> Config {
         client,
         token: wanted.token.clone(),
         api_key: wanted.api_key.clone(),
+        hook: wanted.hook.clone(),
         namespace: wanted.namespace.clone(),
         ..running.clone()
     }
 }
 
-/// Names what is different in `wanted`: what [`merge`] takes on, and what it leaves. Secrets in files are not looked at.
+/// Names what is different in `wanted`: what [`merge`] takes on, and what it leaves. Secrets in files are not looked at, and
+/// hooks neither: [`Backends::changed`](fanwire_hooks::Backends::changed) does, with the files they name.
 pub(crate) fn compare(running: &Config, wanted: &Config) -> Changes {
     let merged = merge(running, wanted);
     // Without a rest: whoever adds a section decides here what becomes of it.
@@ -45,7 +47,7 @@ pub(crate) fn compare(running: &Config, wanted: &Config) -> Changes {
         log,
         trace,
         api_key,
-        hook,
+        hook: _,
         namespace,
     } = wanted;
     let needs_restart = [
@@ -62,7 +64,6 @@ pub(crate) fn compare(running: &Config, wanted: &Config) -> Changes {
         differing("log", &running.log, log),
         differing("trace", &running.trace, trace),
     ];
-    let hooks = if running.hook == *hook { Vec::new() } else { vec!["hook".to_owned()] };
     let mut changed = differing("client", &running.client, &merged.client);
     changed.extend((running.token != *token).then(|| "token".to_owned()));
     changed.extend(differing_namespaces(&running.namespace, namespace));
@@ -70,7 +71,7 @@ pub(crate) fn compare(running: &Config, wanted: &Config) -> Changes {
     changed.extend(api_key.iter().filter(|key| !running.api_key.contains(key)).map(name));
     let gone = |key: &&fanwire_control::ApiKey| !api_key.iter().any(|other| other.name == key.name);
     changed.extend(running.api_key.iter().filter(gone).map(name));
-    Changes { changed, needs_restart: [needs_restart.concat(), hooks].concat() }
+    Changes { changed, needs_restart: needs_restart.concat() }
 }
 
 /// A number that is the same as long as the files with the keys of tokens hold the same.

@@ -13,10 +13,12 @@ use http_body_util::{BodyExt, Full, StreamBody, combinators::BoxBody};
 use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto::Builder;
 use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::task::AbortHandle;
+use tokio_rustls::TlsAcceptor;
 
 /// What a backend was asked.
 #[derive(Clone, Debug)]
@@ -68,14 +70,29 @@ pub(crate) async fn saying(json: &'static str) -> Backend {
 
 /// One that speaks HTTP/1 and HTTP/2.
 pub(crate) async fn serve(answer: Answer) -> Backend {
+    listen(answer, None).await
+}
+
+/// The same over TLS, where the client chooses the version.
+pub(crate) async fn serve_secure(answer: Answer, tls: TlsAcceptor) -> Backend {
+    listen(answer, Some(tls)).await
+}
+
+async fn listen(answer: Answer, tls: Option<TlsAcceptor>) -> Backend {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("the loopback has free ports");
     let address = listener.local_addr().expect("it is bound");
     let (asked, connections) = (Arc::default(), Arc::new(AtomicUsize::new(0)));
-    let serving = tokio::spawn(accept(listener, answer, Arc::clone(&asked), Arc::clone(&connections)));
+    let serving = tokio::spawn(accept(listener, tls, answer, Arc::clone(&asked), Arc::clone(&connections)));
     Backend { address, asked, connections, serving: serving.abort_handle() }
 }
 
-async fn accept(listener: TcpListener, answer: Answer, asked: Arc<Mutex<Vec<Asked>>>, connections: Arc<AtomicUsize>) {
+async fn accept(
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    answer: Answer,
+    asked: Arc<Mutex<Vec<Asked>>>,
+    connections: Arc<AtomicUsize>,
+) {
     let mut tasks = tokio::task::JoinSet::new();
     loop {
         let Ok((stream, _)) = listener.accept().await else { return };
@@ -83,17 +100,16 @@ async fn accept(listener: TcpListener, answer: Answer, asked: Arc<Mutex<Vec<Aske
         let (answer, asked) = (Arc::clone(&answer), Arc::clone(&asked));
         let service =
             service_fn(move |request: Request<Incoming>| respond(request, Arc::clone(&answer), Arc::clone(&asked)));
+        let tls = tls.clone();
         tasks.spawn(async move {
-            // HTTP/2 begins with `PRI`.
-            let mut first = [0; 3];
-            let _ = stream.peek(&mut first).await;
-            let io = TokioIo::new(stream);
-            if &first == b"PRI" {
-                let _ =
-                    hyper::server::conn::http2::Builder::new(TokioExecutor::new()).serve_connection(io, service).await;
-            } else {
-                let _ = hyper::server::conn::http1::Builder::new().serve_connection(io, service).await;
-            }
+            let builder = Builder::new(TokioExecutor::new());
+            let _ = match tls {
+                None => builder.serve_connection(TokioIo::new(stream), service).await,
+                Some(tls) => match tls.accept(stream).await {
+                    Ok(stream) => builder.serve_connection(TokioIo::new(stream), service).await,
+                    Err(_) => return,
+                },
+            };
         });
     }
 }

@@ -1,9 +1,12 @@
 //! Backends as they are and as they fail, over real sockets of the loopback.
+#![allow(clippy::unwrap_used, reason = "all of it is tests")]
 
 mod answers;
 mod backend;
 mod failures;
 mod grpc;
+mod replaced;
+mod secure;
 
 use std::sync::Arc;
 
@@ -15,8 +18,12 @@ use tokio::runtime::Handle;
 
 /// The hook `a` at this URL, with more of its section.
 fn hook(url: &str, more: &str) -> Backends {
-    let config: HookConfig = toml::from_str(&format!("name = \"a\"\nurl = \"{url}\"\n{more}")).expect("a section");
-    Backends::new(&[config], &Handle::current()).expect("a good section")
+    Backends::new(&[section("a", url, more)], &Handle::current()).expect("a good section")
+}
+
+/// A section `[[hook]]`.
+fn section(name: &str, url: &str, more: &str) -> HookConfig {
+    toml::from_str(&format!("name = \"{name}\"\nurl = \"{url}\"\n{more}")).expect("a section")
 }
 
 fn asker() -> Asker {

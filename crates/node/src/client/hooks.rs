@@ -173,9 +173,9 @@ impl Client {
     /// Keeps those headers that some hook wants of what the client says in its own protocol.
     fn keep_headers(&self, headers: Vec<(String, String)>) -> Result<(), Disconnect> {
         let Ok(hooks) = self.hooks() else { return Ok(()) };
-        let wanted = &hooks.keeps().client_headers;
+        let wanted = hooks.keeps();
         let mut kept: Vec<_> = headers.into_iter().map(|(name, value)| (name.to_ascii_lowercase(), value)).collect();
-        kept.retain(|(name, _)| wanted.contains(name));
+        kept.retain(|(name, _)| wanted.client_headers.contains(name));
         if kept.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() > MAX_CLIENT_HEADERS {
             return Err(Disconnect::BadRequest);
         }
