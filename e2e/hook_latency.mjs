@@ -1,6 +1,6 @@
 // Measures what a backend that hangs costs clients that have nothing to do with it (docs/benchmarks.md):
 //
-//   node e2e/hook_latency.mjs [rounds]
+//   node e2e/hook_latency.mjs [rounds]          (3 if not given: one and a half minutes)
 //
 // One publisher and 100 subscribers of a channel without a hook, 100 publications a second; each delivery is timed. In
 // turn: nobody else is there; 200 clients in another process call a backend all the time, and it answers; the same, and
@@ -22,7 +22,7 @@ const PERIOD = 10;
 const SECONDS = 5;
 
 if (process.argv[2] === 'callers') await callers(process.argv[3]);
-else await main(Number(process.argv[2] ?? 5));
+else await main(Number(process.argv[2] ?? 3));
 
 async function main(rounds) {
   let answers = true;
@@ -52,7 +52,7 @@ async function main(rounds) {
   for (let round = 0; round < rounds; round++) {
     for (const [index, phase] of phases.entries()) {
       answers = phase !== 'the backend hangs';
-      const child = index > 0 && fork(fileURLToPath(import.meta.url), ['callers', gateway.url()]);
+      const child = index > 0 ? fork(fileURLToPath(import.meta.url), ['callers', gateway.url()]) : undefined;
       if (child) {
         await once(child, 'message');
         // Open or closed, as the phase wants it.

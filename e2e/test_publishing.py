@@ -45,6 +45,7 @@ def examples():
     page = (fanwire.ROOT / "docs" / "publishing.md").read_text()
     for language, text in re.findall(r"^```(\w+)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL):
         words = re.search(r"from \w+", text)
+        # The data of gRPC is in base64.
         yield language, text, words[0] if words else "from grpcurl"
 
 
@@ -77,12 +78,16 @@ class PublishingTest(unittest.TestCase):
                     self.assertEqual(run.returncode, 0, run.stdout + run.stderr)
                     self.assertIn(words, self.history(gateway), run.stdout + run.stderr)
                     published.append(words)
+        self.assertEqual(len(published) + len(left_out), 8, "the page has another number of examples")
         print(f"published: {', '.join(published)}")
         if left_out:
             print(f"NOT RUN, for their tool is not here: {', '.join(left_out)}")
-        # These tools are installed with the others.
-        for words in ("from curl", "from fanwire", "from cent", "from Python", "from Node"):
+        # These tools are installed with the others; Go, and what is made with it, only where it is there.
+        for words in ("from curl", "from fanwire", "from cent", "from Python", "from Node", "from PHP"):
             self.assertIn(words, published)
+        if shutil.which("go"):
+            self.assertIn("from Go", published)
+            self.assertIn("from grpcurl", published)
 
     def history(self, gateway):
         body = json.dumps({"channel": "chat:lobby", "limit": -1}).encode()
