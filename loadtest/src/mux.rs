@@ -36,8 +36,12 @@ pub(crate) enum Idle {
     Spin,
 }
 
-/// The moment of [`Idle::Spin`]: a small part of a sweep over a thousand sockets.
-const MOMENT: Duration = Duration::from_micros(200);
+/// The moment of [`Idle::Spin`] for each socket, a small part of what writing to it costs; a single one is hardly left
+/// alone, or the moment would be its latency.
+const MOMENT: Duration = Duration::from_nanos(200);
+
+/// The moment for a thousand sockets and more.
+const LONGEST_MOMENT: Duration = Duration::from_micros(200);
 
 /// With so many sockets ready, there is no moment to wait.
 const MANY: usize = 64;
@@ -109,13 +113,14 @@ impl Mux {
         let deadline = Deadline::after(timeout);
         let mut few = self.ready.len() < MANY;
         self.ready.clear();
+        let moment = (MOMENT * self.connections.len() as u32).min(LONGEST_MOMENT);
         let patience = match self.idle {
             Idle::Sleep => timeout,
             Idle::Spin => Duration::ZERO,
         };
         loop {
             if self.idle == Idle::Spin && few {
-                clock::spin(MOMENT);
+                clock::spin(moment);
             }
             few = true;
             match epoll::wait(&self.epoll, spare_capacity(&mut self.ready), Some(&timespec(patience))) {
