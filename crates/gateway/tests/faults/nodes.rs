@@ -145,7 +145,8 @@ async fn f17_storm() {
         bench.finish(long_or("F17 a node with 9,000 clients killed", "F17 a node with 4,000 clients killed")).await;
     figures.assert_clean();
     assert_eq!((figures.report.told, figures.report.failed_recoveries), (0, 0), "everybody has recovered");
-    let most = (2 * setup.recoverable.1 * (NODES - 1)) as u64;
+    // One for a channel and node, and again where a starved node takes Redis for gone and compares.
+    let most = moved as u64 / 10;
     assert!(
         figures.reads <= most,
         "{} histories read for {} channels: one for each client?",
