@@ -103,6 +103,8 @@ DELIVERY = [
               *quantiles("fanwire_delivery_seconds"), width=12),
         panel("Delivery, where it takes how long", "", "s",
               ("{{le}}", "sum by (le) (increase(fanwire_delivery_seconds_bucket@[$__rate_interval]))"), kind="heatmap", width=12),
+        panel("From publish to delivery", "From when a node took a publication to the end of its sweep on another, by the clocks of both.", "s",
+              *quantiles("fanwire_publication_age_seconds"), width=12),
     ]),
     ("Slow clients", [
         panel("Bytes that wait", "For full sockets. Each client has at most client.queue_size.", "bytes",

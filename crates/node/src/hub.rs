@@ -242,9 +242,9 @@ impl LocalChannel {
 
     /// Encodes into the batch of every group concerned; returns the bytes added.
     fn append(&self, broadcast: &Broadcast, at: Instant, outcome: &mut Outcome) -> usize {
-        let (for_all, exclude) = match broadcast {
-            Broadcast::Publication(publication) => (true, publication.exclude),
-            Broadcast::Join(..) | Broadcast::Leave(..) => (false, None),
+        let (for_all, exclude, time_ms) = match broadcast {
+            Broadcast::Publication(publication) => (true, publication.exclude, publication.time_ms),
+            Broadcast::Join(..) | Broadcast::Leave(..) => (false, None, 0),
         };
         let mut groups = self.groups.borrow_mut();
         let mut added = 0;
@@ -265,7 +265,7 @@ impl LocalChannel {
             group.fresh = group.batch.len() - start;
             if group.fresh > 0 {
                 added += group.fresh;
-                group.marks.push(Mark { end: group.batch.len() as u32, exclude, at });
+                group.marks.push(Mark { end: group.batch.len() as u32, exclude, at, time_ms });
             }
         }
         for group in groups.iter_mut() {
@@ -339,6 +339,8 @@ pub(crate) struct Mark {
     pub(crate) exclude: Option<[u8; 16]>,
     /// When it was dispatched to the workers.
     pub(crate) at: Instant,
+    /// When it was published, in milliseconds of Unix time by the clock of the node that took it; 0 for joins and leaves.
+    pub(crate) time_ms: i64,
 }
 
 impl fmt::Debug for LocalChannel {

@@ -19,6 +19,7 @@ pub(crate) struct Metrics {
     pub(crate) delivered_bytes: Count,
     pub(crate) writes: Counter,
     pub(crate) delivery_seconds: Histogram,
+    pub(crate) publication_age_seconds: Histogram,
     pub(crate) worker_lag_seconds: Histogram,
     pub(crate) subscriptions: Gauge,
     pub(crate) channels: Gauge,
@@ -49,6 +50,11 @@ impl Metrics {
             "fanwire_delivery_seconds",
             Unit::Seconds,
             "From the dispatch of a broadcast to the end of its sweep, once for each worker"
+        );
+        describe_histogram!(
+            "fanwire_publication_age_seconds",
+            Unit::Seconds,
+            "From when a node took a publication to the end of its sweep on this one, once for each worker"
         );
         describe_histogram!(
             "fanwire_worker_lag_seconds",
@@ -95,6 +101,7 @@ impl Metrics {
             delivered_bytes: Count::of(counter!("fanwire_delivered_bytes_total")),
             writes: counter!("fanwire_writes_total"),
             delivery_seconds: histogram!("fanwire_delivery_seconds"),
+            publication_age_seconds: histogram!("fanwire_publication_age_seconds"),
             worker_lag_seconds: histogram!("fanwire_worker_lag_seconds"),
             subscriptions: gauge!("fanwire_subscriptions"),
             channels: gauge!("fanwire_channels"),

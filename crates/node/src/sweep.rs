@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use fanwire_wire::Disconnect;
@@ -10,6 +11,7 @@ use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use crate::Node;
+use crate::clock;
 use crate::hub::{Hub, LocalChannel, Mark};
 use crate::metrics::Metrics;
 use crate::outlet::Outlet;
@@ -84,13 +86,24 @@ impl Sweeps {
             self.slice.sort_by_key(|delivery| Rc::as_ptr(&delivery.outlet).cast::<()>() as usize);
         }
         let ended = self.write(metrics, second);
-        let now = Instant::now();
+        if !self.finished.is_empty() {
+            self.measure(metrics, hub);
+        }
+        (!self.running.is_empty() || !hub.dirty.borrow().is_empty(), ended)
+    }
+
+    /// Measures how long the broadcasts took that have reached everybody.
+    fn measure(&mut self, metrics: &Metrics, hub: &Hub) {
+        let (now, now_ms) = (Instant::now(), clock::unix_ms());
         for mark in self.finished.drain(..) {
             let took = now.duration_since(mark.at);
             metrics.delivery_seconds.record(took.as_secs_f64());
             hub.meter.delivered(took);
+            if mark.time_ms > 0 {
+                let age = now_ms.saturating_sub(mark.time_ms.unsigned_abs());
+                metrics.publication_age_seconds.record(Duration::from_millis(age).as_secs_f64());
+            }
         }
-        (!self.running.is_empty() || !hub.dirty.borrow().is_empty(), ended)
     }
 
     /// Takes the open batch of every dirty group that is not being swept; the others wait for their turn.
