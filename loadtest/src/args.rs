@@ -46,12 +46,8 @@ pub(crate) struct RunArgs {
     pub(crate) set: Vec<String>,
     #[command(flatten)]
     pub(crate) target: TargetArgs,
-    /// Write all figures and runs to this file
-    #[arg(long, value_name = "FILE")]
-    pub(crate) json: Option<PathBuf>,
-    /// Write a report with charts to this file, which needs no other
-    #[arg(long, value_name = "FILE")]
-    pub(crate) html: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
 }
 
 /// Options of `fanout`.
@@ -77,12 +73,8 @@ pub(crate) struct FanoutArgs {
     pub(crate) skip_limit: bool,
     #[command(flatten)]
     pub(crate) target: TargetArgs,
-    /// Write every run and the medians to this file
-    #[arg(long, value_name = "FILE")]
-    pub(crate) json: Option<PathBuf>,
-    /// Write a report with charts to this file
-    #[arg(long, value_name = "FILE")]
-    pub(crate) html: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
 }
 
 /// Options of `limit`.
@@ -126,12 +118,8 @@ pub(crate) struct IdleArgs {
     pub(crate) settle: Duration,
     #[command(flatten)]
     pub(crate) target: TargetArgs,
-    /// Write the readings to this file
-    #[arg(long, value_name = "FILE")]
-    pub(crate) json: Option<PathBuf>,
-    /// Write a report with charts to this file
-    #[arg(long, value_name = "FILE")]
-    pub(crate) html: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
 }
 
 /// Options of `limit-sender`.
@@ -143,6 +131,17 @@ pub(crate) struct LimitSenderArgs {
     /// Bytes of one frame
     #[arg(long)]
     pub(crate) frame_bytes: u32,
+}
+
+/// Where the results go, besides the standard output.
+#[derive(Debug, clap::Args)]
+pub(crate) struct OutputArgs {
+    /// Write all figures and runs to this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+    /// Write a report with charts to this file, which needs no other
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
 }
 
 /// Which gateway is measured, and who runs where; on top of what a scenario says.

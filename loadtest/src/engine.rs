@@ -1,11 +1,10 @@
 //! One engine for everything that can be run: a scenario's servers are started, its load is run, its figures are judged.
 
-use std::path::Path;
 use std::time::SystemTime;
 
 use serde::Serialize;
 
-use crate::args::RunArgs;
+use crate::args::{OutputArgs, RunArgs};
 use crate::assertion::{Assertion, Verdict};
 use crate::error::Error;
 use crate::figure::Figure;
@@ -68,27 +67,19 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Error> {
         args.target.apply(&mut scenario)?;
         scenarios.push((scenario, text));
     }
-    run_all(&scenarios, args.json.as_deref(), args.html.as_deref())
+    run_all(&scenarios, &args.output)
 }
 
 /// A command that is short for a scenario.
-pub(crate) fn run_short(
-    scenario: Result<Scenario, Error>,
-    json: Option<&Path>,
-    html_file: Option<&Path>,
-) -> Result<(), Error> {
-    run_all(&[(scenario?, String::new())], json, html_file)
+pub(crate) fn run_short(scenario: Scenario, output: &OutputArgs) -> Result<(), Error> {
+    run_all(&[(scenario, String::new())], output)
 }
 
 /// Runs one scenario after the other, and writes what came of all of them, even if some failed.
 ///
 /// # Errors
 /// The first that went wrong.
-pub(crate) fn run_all(
-    scenarios: &[(Scenario, String)],
-    json: Option<&Path>,
-    html_file: Option<&Path>,
-) -> Result<(), Error> {
+fn run_all(scenarios: &[(Scenario, String)], output: &OutputArgs) -> Result<(), Error> {
     let mut session = Session {
         machine: Machine::this(),
         date: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
@@ -105,8 +96,8 @@ pub(crate) fn run_all(
         }
         session.scenarios.push(report);
     }
-    report::write_json(json, &session)?;
-    if let Some(path) = html_file {
+    report::write_json(output.json.as_deref(), &session)?;
+    if let Some(path) = &output.html {
         report::write(path, &html::page(&session))?;
     }
     failed.map_or(Ok(()), Err)

@@ -4,6 +4,7 @@ mod churn;
 mod fan_out;
 mod handshake;
 mod idle;
+mod measured;
 mod mixed;
 mod resume;
 mod slow_consumers;

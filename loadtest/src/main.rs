@@ -61,8 +61,8 @@ use crate::args::{Args, Command};
 fn main() -> ExitCode {
     let outcome = match Args::parse().command {
         Command::Run(args) => engine::run(&args),
-        Command::Fanout(args) => engine::run_short(args.scenario(), args.json.as_deref(), args.html.as_deref()),
-        Command::Idle(args) => engine::run_short(args.scenario(), args.json.as_deref(), args.html.as_deref()),
+        Command::Fanout(args) => args.scenario().and_then(|scenario| engine::run_short(scenario, &args.output)),
+        Command::Idle(args) => args.scenario().and_then(|scenario| engine::run_short(scenario, &args.output)),
         Command::Limit(args) => limit::run(&args),
         Command::LimitSender(args) => limit::sender::run(&args),
     };

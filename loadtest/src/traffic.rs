@@ -10,7 +10,7 @@ mod tests;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-pub(crate) use schedule::{Class, Rates};
+pub(crate) use schedule::Class;
 
 use crate::clock::{self, Deadline};
 use crate::dialect::numbers::payload;
@@ -52,7 +52,10 @@ pub(crate) struct Traffic {
     faults: Faults,
     own: Own,
     latency: Histogram,
+    /// What is published on a schedule; none in a closed loop.
     classes: Vec<Class>,
+    /// From due to sent, on a schedule: how late the client itself was.
+    late: Histogram,
     curve: Counter,
 }
 
@@ -115,6 +118,7 @@ impl Traffic {
             own: Own::default(),
             latency: Histogram::new(),
             classes: Vec::new(),
+            late: Histogram::new(),
             curve: Counter::default(),
             layout,
         }
@@ -135,9 +139,15 @@ impl Traffic {
         &self.latency
     }
 
+    /// How late publications on a schedule were sent.
+    pub(crate) fn late(&self) -> &Histogram {
+        &self.late
+    }
+
     /// Forgets the latencies, for a warm-up is not to be seen in them.
     pub(crate) fn forget_latencies(&mut self) {
         self.latency.clear();
+        self.late.clear();
         for class in &mut self.classes {
             class.forget();
         }
@@ -181,8 +191,11 @@ impl Traffic {
         self.flush()
     }
 
-    /// Keeps as many publications in flight as there are, for `span`.
+    /// Goes on for `span`: on the schedule if there is one, else with as many publications in flight as there are.
     pub(crate) fn run_for(&mut self, span: Duration) -> Result<(), Error> {
+        if !self.classes.is_empty() {
+            return self.run_on_schedule(span);
+        }
         let end = Deadline::after(span);
         let mut unlimited = usize::MAX;
         while !end.passed() {

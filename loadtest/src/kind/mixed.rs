@@ -1,7 +1,7 @@
 //! What an application does: something for everybody now and then, groups that talk, and a lot for one connection each.
 
 use super::Bench;
-use super::fan_out::on_schedule;
+use super::measured::{Pace, measure};
 use crate::dialect::{Purpose, native};
 use crate::error::Error;
 use crate::figure::Figure;
@@ -15,12 +15,12 @@ pub(super) fn run(load: &Mixed, bench: &mut Bench<'_>) -> Result<(), Error> {
     bench.native_only("mixed")?;
     for round in 1..=load.rounds {
         bench.progress.now(format_args!("round {round} of {}", load.rounds));
-        measure(load, bench)?;
+        round_of(load, bench)?;
     }
     Ok(())
 }
 
-fn measure(load: &Mixed, bench: &mut Bench<'_>) -> Result<(), Error> {
+fn round_of(load: &Mixed, bench: &mut Bench<'_>) -> Result<(), Error> {
     let direct = 1 + load.groups;
     let channels = direct + load.subscribers;
     let layout = Layout::new(load.subscribers, channels, 3, |n| [0, 1 + n % load.groups, direct + n]);
@@ -40,7 +40,7 @@ fn measure(load: &Mixed, bench: &mut Bench<'_>) -> Result<(), Error> {
         Class::new("groups", 1..direct, load.group_rate),
         Class::new("direct", direct..channels, load.direct_rate),
     ];
-    let (mut run, traffic) = on_schedule(traffic, classes, load.seconds.0, bench)?;
+    let (mut run, _) = measure(&mut traffic, Pace::Schedule(classes), load.seconds.0, bench)?;
     run.label = "all".to_owned();
     bench.note(run, traffic.faults());
     for class in traffic.classes() {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use rustix::net::sockopt;
 
 use super::Bench;
+use super::measured::{Pace, measure};
 use crate::client;
 use crate::clock;
 use crate::dialect::{Dialect, Purpose};
@@ -16,11 +17,8 @@ use crate::error::{Context as _, Error};
 use crate::figure::Figure;
 use crate::frames::{Carry, Scanner, Tally};
 use crate::layout::Layout;
-use crate::limit::warm_up;
 use crate::meter;
-use crate::monitor::Monitor;
 use crate::mux::Idle;
-use crate::outcome::Run;
 use crate::scenario::SlowConsumers;
 use crate::traffic::{Faults, channel_name};
 
@@ -40,25 +38,8 @@ pub(super) fn run(load: &SlowConsumers, bench: &mut Bench<'_>) -> Result<(), Err
     bench.progress.now(format_args!("{} of {} do not read", load.slow, load.slow + load.subscribers));
     // From before the warm-up: the slow ones are slow from the first publication on.
     let before = meter::resident_of_all(pids).map(|bytes| bytes as f64);
-    let counters = bench.servers.counters();
-    let monitor = Monitor::begin(pids);
-    traffic.draw(monitor.deliveries());
-    traffic.fill(load.window)?;
-    traffic.run_for(warm_up(load.seconds.0))?;
-    traffic.forget_latencies();
-    let (start, published) = (traffic.sample(pids)?, traffic.published());
-    traffic.run_for(load.seconds.0)?;
-    let (end, published) = (traffic.sample(pids)?, traffic.published() - published);
-    let latency = traffic.latency().clone();
-    traffic.drain()?;
-
-    let mut run = Run::new(format!("{} slow", load.slow));
-    run.series = monitor.end();
-    run.counters = bench.servers.counters().since(&counters);
-    run.set_latencies(&latency);
-    let figures = end.since(&start);
-    figures.note(&mut run);
-    run.set(Figure::PublicationsPerSecond, published as f64 / figures.seconds);
+    let (mut run, _) = measure(&mut traffic, Pace::Window(load.window), load.seconds.0, bench)?;
+    run.label = format!("{} slow", load.slow);
     if let Some(before) = before {
         let most = run.series.iter().filter_map(|point| point.memory).fold(before, f64::max);
         run.set(Figure::SlowBytes, (most - before) / f64::from(load.slow));

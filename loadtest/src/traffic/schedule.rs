@@ -10,6 +10,7 @@ use crate::error::Error;
 use crate::stats::Histogram;
 
 /// Channels that are published to at one rate, in turn.
+#[derive(Debug)]
 pub(crate) struct Class {
     /// What reports call it.
     pub(crate) name: String,
@@ -24,12 +25,6 @@ pub(crate) struct Class {
     /// Publications so far.
     count: u64,
     start: u64,
-}
-
-/// All classes of a run, and how late the client itself was.
-pub(crate) struct Rates {
-    /// From due to sent.
-    pub(crate) late: Histogram,
 }
 
 /// More publications in flight than this mean that the server does not keep up, and the client's memory is not for them.
@@ -56,13 +51,6 @@ impl Class {
     }
 }
 
-impl Rates {
-    /// Nothing was late yet.
-    pub(crate) fn new() -> Self {
-        Self { late: Histogram::new() }
-    }
-}
-
 impl Traffic {
     /// Sets the classes whose schedules begin now.
     pub(crate) fn schedule(&mut self, classes: Vec<Class>) {
@@ -83,12 +71,12 @@ impl Traffic {
     ///
     /// # Errors
     /// The server does not keep up, or a connection is of no more use.
-    pub(crate) fn run_on_schedule(&mut self, span: Duration, rates: &mut Rates) -> Result<(), Error> {
+    pub(super) fn run_on_schedule(&mut self, span: Duration) -> Result<(), Error> {
         let end = clock::now() + clock::nanoseconds(span);
         let mut last_arrival = clock::now();
         loop {
             let now = clock::now();
-            let due = self.publish_due(now.min(end), rates)?;
+            let due = self.publish_due(now.min(end))?;
             if now >= end {
                 return Ok(());
             }
@@ -104,14 +92,14 @@ impl Traffic {
     }
 
     /// Publishes what is due at `now`; when the next is.
-    fn publish_due(&mut self, now: u64, rates: &mut Rates) -> Result<u64, Error> {
+    fn publish_due(&mut self, now: u64) -> Result<u64, Error> {
         for number in 0..self.classes.len() {
             while self.classes[number].due() <= now {
                 let class = &mut self.classes[number];
                 let (channel, due) = (class.next, class.due());
                 class.count += 1;
                 class.next = if channel + 1 < class.channels.end { channel + 1 } else { class.channels.start };
-                rates.late.record(clock::now().saturating_sub(due));
+                self.late.record(clock::now().saturating_sub(due));
                 self.publish(channel, due);
             }
         }

@@ -104,10 +104,9 @@ fn a_schedule_counts_from_when_a_publication_was_due() {
     // A client that was held up for a while: what was due meanwhile is late by that much.
     let held_up = Duration::from_millis(20);
     clock::spin(held_up);
-    let mut rates = Rates::new();
-    traffic.run_on_schedule(Duration::ZERO, &mut rates).unwrap();
+    traffic.run_for(Duration::ZERO).unwrap();
     assert!(traffic.published >= 20, "{}", traffic.published);
-    assert!(rates.late.quantile(1.0) >= clock::nanoseconds(held_up));
+    assert!(traffic.late().quantile(1.0) >= clock::nanoseconds(held_up));
     deliver(&mut servers[0], 0, &[1]);
     while traffic.deliveries == 0 {
         traffic.listen(PATIENCE).unwrap();
