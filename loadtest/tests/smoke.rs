@@ -143,7 +143,7 @@ fn slow_consumers() {
 #[test]
 fn resume() {
     let set = ["load.resume.clients=20", "load.resume.channels=4", "load.resume.missed=5", "load.resume.rounds=1"];
-    passes("resume", &set, &["recoveries_per_second", "deliveries"]);
+    passes("resume", &set, &["recoveries_per_second", "deliveries", "share_of_limit"]);
 }
 
 #[test]

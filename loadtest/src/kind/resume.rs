@@ -4,10 +4,12 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::time::Duration;
 
 use serde::Deserialize;
 
 use super::Bench;
+use super::measured::beside_limit;
 use crate::client;
 use crate::clock;
 use crate::dialect::{Purpose, native};
@@ -24,6 +26,9 @@ use crate::traffic::{Traffic, channel_name};
 
 /// Publications in flight while everybody gets one more.
 const WINDOW: u32 = 16;
+
+/// How long the raw limit is measured: what it is set against lasts about as long.
+const LIMIT: Duration = Duration::from_secs(1);
 
 pub(super) fn run(load: &Resume, bench: &mut Bench<'_>) -> Result<(), Error> {
     bench.native_only("resume")?;
@@ -55,7 +60,7 @@ fn measure(load: &Resume, prefix: &str, bench: &mut Bench<'_>) -> Result<(), Err
         traffic.command(client, &command, 1)?;
         // All at once, but answers are read meanwhile: a client of its own each would.
         if client % 64 == 63 {
-            traffic.listen(std::time::Duration::ZERO)?;
+            traffic.listen(Duration::ZERO)?;
         }
     }
     traffic.await_replies(0)?;
@@ -75,6 +80,11 @@ fn measure(load: &Resume, prefix: &str, bench: &mut Bench<'_>) -> Result<(), Err
     run.set(Figure::NotRecovered, missing as f64);
     run.set_some(Figure::ServerMemory, meter::resident_of_all(pids).map(|bytes| bytes as f64));
     let faults = traffic.faults().clone();
+    // Its sockets make room for those of the limit.
+    drop(traffic);
+    if load.limit && !pids.is_empty() {
+        beside_limit(&mut run, &figures, load.clients, LIMIT, bench)?;
+    }
     bench.note(run, &faults);
     Ok(())
 }
