@@ -132,7 +132,12 @@ pub(crate) fn run(config: &Config, mode: Mode, source: Option<Source>) -> Result
         tokio::spawn(Arc::clone(&node).reconcile());
         tokio::spawn(Arc::clone(&node).take_part());
         let memory = Memory::new(config.shedding.memory_limit);
-        tokio::spawn(Arc::clone(&node).keep_afloat(config.shedding.clone(), move || memory.in_use()));
+        let mut shedding = config.shedding.clone();
+        if let Some(limit) = memory.limit() {
+            // What waits for slow clients must never be what takes the memory from everybody.
+            shedding.queue_bytes = shedding.queue_bytes.min((limit / 4.0) as usize);
+        }
+        tokio::spawn(Arc::clone(&node).keep_afloat(shedding, move || memory.in_use()));
         tokio::spawn(upkeep(recorder));
         tokio::spawn(fanwire_net::keep_fresh(watched.clone()));
         if source.is_some() {

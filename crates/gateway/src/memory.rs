@@ -50,23 +50,30 @@ impl Memory {
         new.map(Self::Group).or_else(|| old().map(Self::OldGroup))
     }
 
+    /// The limit, in bytes.
+    pub(crate) fn limit(&self) -> Option<f64> {
+        match self {
+            Self::Process(limit) => Some(*limit),
+            Self::Group(folder) => number(&folder.join("memory.max")),
+            Self::OldGroup(folder) => number(&folder.join("memory.limit_in_bytes")),
+            Self::Unknown => None,
+        }
+    }
+
     /// The share of the limit in use. What the kernel gives back without trouble does not count: the cache of files not
     /// looked at lately.
     pub(crate) fn in_use(&self) -> Option<f64> {
-        match self {
-            Self::Process(limit) => Some(resident()? / limit),
-            Self::Group(folder) => {
-                let limit = number(&folder.join("memory.max"))?;
-                let cache = field(&folder.join("memory.stat"), "inactive_file ").unwrap_or_default();
-                Some((number(&folder.join("memory.current"))? - cache) / limit)
-            }
-            Self::OldGroup(folder) => {
-                let limit = number(&folder.join("memory.limit_in_bytes"))?;
-                let cache = field(&folder.join("memory.stat"), "total_inactive_file ").unwrap_or_default();
-                Some((number(&folder.join("memory.usage_in_bytes"))? - cache) / limit)
-            }
-            Self::Unknown => None,
-        }
+        let in_group = |folder: &Path, used: &str, cache: &str| {
+            let cache = field(&folder.join("memory.stat"), cache).unwrap_or_default();
+            Some(number(&folder.join(used))? - cache)
+        };
+        let used = match self {
+            Self::Process(_) => resident()?,
+            Self::Group(folder) => in_group(folder, "memory.current", "inactive_file ")?,
+            Self::OldGroup(folder) => in_group(folder, "memory.usage_in_bytes", "total_inactive_file ")?,
+            Self::Unknown => return None,
+        };
+        Some(used / self.limit()?)
     }
 }
 

@@ -7,6 +7,8 @@ use std::future::poll_fn;
 use std::io::{self, ErrorKind, IoSlice};
 use std::net::Shutdown;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
@@ -69,7 +71,7 @@ pub(crate) struct Outlet<S: ?Sized = dyn Socket> {
     /// [`Socket::may_hold`]; kept here, for it is asked after every write.
     may_hold: bool,
     backlog: RefCell<Option<Box<Backlog>>>,
-    gauge: Rc<Cell<usize>>,
+    queues: Rc<Queues>,
     socket: S,
 }
 
@@ -93,6 +95,46 @@ struct Backlog {
     blocked: bool,
 }
 
+/// What waits in all outlets of a worker. It has a bound, for all that each has one of its own: many slow clients together
+/// take more memory than there is, and faster than anybody who looks now and then could notice.
+#[derive(Debug, Default)]
+pub(crate) struct Queues {
+    bytes: Cell<usize>,
+    /// The outlets whose socket is full.
+    blocked: Cell<usize>,
+    bound: Arc<AtomicUsize>,
+}
+
+impl Queues {
+    /// Empty ones. `bound`: the most bytes that may wait.
+    pub(crate) fn new(bound: Arc<AtomicUsize>) -> Self {
+        Self { bytes: Cell::new(0), blocked: Cell::new(0), bound }
+    }
+
+    /// The bytes that wait.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes.get()
+    }
+
+    /// Whether as much waits as may.
+    pub(crate) fn are_full(&self) -> bool {
+        self.bytes.get() >= self.bound.load(Ordering::Relaxed)
+    }
+
+    /// An equal part of what may wait, for each full socket.
+    fn fair_part(&self) -> usize {
+        self.bound.load(Ordering::Relaxed) / self.blocked.get().max(1)
+    }
+
+    fn add(&self, bytes: usize) {
+        self.bytes.set(self.bytes.get() + bytes);
+    }
+
+    fn remove(&self, bytes: usize) {
+        self.bytes.set(self.bytes.get() - bytes);
+    }
+}
+
 /// What may be put aside before it is written without waiting for the end of the turn.
 const FLUSH_BYTES: usize = 64 * 1024;
 
@@ -100,8 +142,8 @@ const FLUSH_BYTES: usize = 64 * 1024;
 const MAX_PARTS: usize = 64;
 
 impl<S: Socket + 'static> Outlet<S> {
-    /// Wraps a socket. `bound` is the most bytes that may wait; `gauge` counts what waits in all outlets of a worker.
-    pub(crate) fn new(socket: S, client: [u8; 16], bound: usize, gauge: Rc<Cell<usize>>) -> Rc<Outlet> {
+    /// Wraps a socket. `bound` is the most bytes that may wait; `queues` are those of the worker.
+    pub(crate) fn new(socket: S, client: [u8; 16], bound: usize, queues: Rc<Queues>) -> Rc<Outlet> {
         Rc::new(Self {
             key: Cell::new(u32::MAX),
             client,
@@ -111,7 +153,7 @@ impl<S: Socket + 'static> Outlet<S> {
             bound: u32::try_from(bound).unwrap_or(u32::MAX),
             may_hold: socket.may_hold(),
             backlog: RefCell::new(None),
-            gauge,
+            queues,
             socket,
         })
     }
@@ -142,7 +184,7 @@ impl Outlet {
     ///
     /// # Errors
     ///
-    /// How the connection ends: the socket refused, or more would wait than the bound.
+    /// How the connection ends: the socket refused, or more would wait than may.
     pub(crate) fn write(self: &Rc<Self>, frames: &[Bytes]) -> Result<(), Disconnect> {
         if self.phase.get() != Phase::Open {
             return Ok(());
@@ -191,6 +233,7 @@ impl Outlet {
                 return Err(Disconnect::Slow);
             }
             backlog.blocked = true;
+            self.queues.blocked.set(self.queues.blocked.get() + 1);
         }
         tokio::task::spawn_local(Rc::clone(self).drain());
         Ok(())
@@ -214,7 +257,7 @@ impl Outlet {
         if let Some(backlog) = self.backlog.borrow_mut().as_mut() {
             backlog.parts.truncate(1);
             let kept = backlog.parts.front().map_or(0, Bytes::len) + backlog.held;
-            self.gauge.set(self.gauge.get() - (backlog.bytes - kept));
+            self.queues.remove(backlog.bytes - kept);
             backlog.bytes = kept;
         }
     }
@@ -248,11 +291,16 @@ impl Outlet {
         }
         let mut backlog = self.backlog.borrow_mut();
         let backlog = backlog.get_or_insert_default();
-        if backlog.blocked && backlog.bytes + frame.len() > self.bound as usize {
+        let waiting = backlog.bytes + frame.len();
+        if backlog.blocked && waiting > self.bound as usize {
             return Err(Disconnect::Slow);
         }
-        backlog.bytes += frame.len();
-        self.gauge.set(self.gauge.get() + frame.len());
+        // When there is no room left, those go who take more of it than the others.
+        if backlog.blocked && self.queues.are_full() && waiting > self.queues.fair_part() {
+            return Err(Disconnect::Slow);
+        }
+        backlog.bytes = waiting;
+        self.queues.add(frame.len());
         backlog.parts.push_back(frame);
         Ok(())
     }
@@ -264,10 +312,12 @@ impl Outlet {
         let outcome = self.write_parts(backlog);
         let held = self.socket.held();
         backlog.bytes = backlog.bytes - backlog.held + held;
-        self.gauge.set(self.gauge.get() - backlog.held + held);
+        self.queues.remove(backlog.held);
+        self.queues.add(held);
         backlog.held = held;
         if outcome == Ok(true) {
-            *slot = None;
+            drop(slot);
+            self.forget_backlog();
         }
         outcome
     }
@@ -286,7 +336,7 @@ impl Outlet {
                 return Ok(false);
             }
             backlog.bytes -= written;
-            self.gauge.set(self.gauge.get() - written);
+            self.queues.remove(written);
             while let Some(part) = backlog.parts.front_mut() {
                 if written < part.len() {
                     part.advance(written);
@@ -323,12 +373,6 @@ impl Outlet {
             self.socket.shutdown(Shutdown::Write);
         }
     }
-
-    fn forget_backlog(&self) {
-        if let Some(backlog) = self.backlog.take() {
-            self.gauge.set(self.gauge.get() - backlog.bytes);
-        }
-    }
 }
 
 /// Takes "would block" as "nothing written".
@@ -344,11 +388,18 @@ fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
 }
 
+impl<S: ?Sized> Outlet<S> {
+    fn forget_backlog(&self) {
+        if let Some(backlog) = self.backlog.take() {
+            self.queues.remove(backlog.bytes);
+            self.queues.blocked.set(self.queues.blocked.get() - usize::from(backlog.blocked));
+        }
+    }
+}
+
 impl<S: ?Sized> Drop for Outlet<S> {
     fn drop(&mut self) {
-        if let Some(backlog) = self.backlog.take() {
-            self.gauge.set(self.gauge.get() - backlog.bytes);
-        }
+        self.forget_backlog();
     }
 }
 

@@ -21,7 +21,8 @@ pub struct SheddingConfig {
     pub memory: u8,
     /// The limit, in bytes, of what the process itself may use; 0 for that of its control group, else of the machine. Default: 0.
     pub memory_limit: usize,
-    /// Bytes that wait for slow clients, all together. Default: 536870912.
+    /// The most bytes that wait for slow clients, all together; from half of it on things are given up. Each worker has an
+    /// equal share. Default: 1073741824, or a quarter of the memory limit if that is less.
     pub queue_bytes: usize,
     /// How late a worker comes to everything, for two seconds on end. Default: 500ms.
     #[serde(with = "duration")]
@@ -30,7 +31,7 @@ pub struct SheddingConfig {
 
 impl Default for SheddingConfig {
     fn default() -> Self {
-        Self { memory: 80, memory_limit: 0, queue_bytes: 512 * 1024 * 1024, lag: Duration::from_millis(500) }
+        Self { memory: 80, memory_limit: 0, queue_bytes: 1024 * 1024 * 1024, lag: Duration::from_millis(500) }
     }
 }
 
@@ -88,6 +89,8 @@ impl Relief {
 pub(crate) struct Shedding {
     relief: AtomicU8,
     workers: Box<[Vitals]>,
+    /// The most bytes that may wait for the clients of one worker.
+    queue_share: Arc<AtomicUsize>,
     /// All but the first.
     shed: [Counter; Relief::ALL.len() - 1],
     gauge: Gauge,
@@ -133,6 +136,7 @@ impl Shedding {
         Self {
             relief: AtomicU8::new(0),
             workers: (0..workers).map(|_| Vitals::default()).collect(),
+            queue_share: Arc::new(AtomicUsize::new(usize::MAX)),
             shed: std::array::from_fn(|index| counter!("fanwire_shed_total", "what" => Relief::ALL[index + 1].name())),
             gauge,
         }
@@ -162,15 +166,27 @@ impl Shedding {
         &self.workers[worker]
     }
 
+    /// The most bytes that may wait for the clients of one worker. It changes.
+    pub(crate) fn queue_share(&self) -> Arc<AtomicUsize> {
+        Arc::clone(&self.queue_share)
+    }
+
+    /// Divides among the workers how many bytes may wait for clients; 0 for any number.
+    fn bound_queues(&self, bytes: usize) {
+        let share = if bytes == 0 { usize::MAX } else { (bytes / self.workers.len().max(1)).max(1) };
+        self.queue_share.store(share, Ordering::Relaxed);
+    }
+
     /// How bad it is, in steps.
     fn needed(&self, config: &SheddingConfig, memory: Option<f64>) -> Relief {
         let threshold = f64::from(config.memory) / 100.0;
         let memory = memory.filter(|memory| config.memory > 0 && *memory >= threshold);
         // Five steps from the threshold to three quarters of the way from there to the limit.
         let by_memory = memory.map_or(0.0, |memory| 1.0 + (memory - threshold) / (1.0 - threshold) * 4.0 / 0.75);
-        let queued: usize = self.workers.iter().map(|worker| worker.queued.load(Ordering::Relaxed)).sum();
+        let queued = self.workers.iter().map(|worker| worker.queued.load(Ordering::Relaxed)).max().unwrap_or_default();
         let over = |ratio: f64| if ratio >= 1.0 { 1.0 + (ratio - 1.0) * 4.0 } else { 0.0 };
-        let by_queue = if config.queue_bytes == 0 { 0.0 } else { over(queued as f64 / config.queue_bytes as f64) };
+        // From half of what may wait to all of it.
+        let by_queue = over(2.0 * queued as f64 / self.queue_share.load(Ordering::Relaxed) as f64);
         let lag = self.workers.iter().map(|worker| worker.lag.load(Ordering::Relaxed)).max().unwrap_or_default();
         let lag = Duration::from_micros(lag.into());
         let by_lag = if config.lag.is_zero() { 0.0 } else { over(lag.as_secs_f64() / config.lag.as_secs_f64()) };
@@ -207,6 +223,7 @@ impl Node {
     /// Looks for ever at how the node does, and gives up what it must. `memory` says which share of its limit is in use, if it
     /// knows.
     pub async fn keep_afloat(self: Arc<Self>, config: SheddingConfig, mut memory: impl FnMut() -> Option<f64>) {
+        self.shedding().bound_queues(config.queue_bytes);
         let mut ticks = interval(LOOK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut calm = 0;
@@ -251,7 +268,8 @@ mod tests {
     #[test]
     fn it_gets_worse_in_steps() {
         let shedding = Shedding::new(2);
-        let config = SheddingConfig { queue_bytes: 1000, ..SheddingConfig::default() };
+        let config = SheddingConfig::default();
+        shedding.bound_queues(4000);
         for (memory, expected) in [
             (0.0, Relief::Nothing),
             (0.79, Relief::Nothing),
@@ -265,14 +283,17 @@ mod tests {
             assert_eq!(shedding.needed(&config, Some(memory)), expected, "{memory}");
         }
         assert_eq!(shedding.needed(&config, None), Relief::Nothing, "nobody knows");
-        shedding.vitals(0).set(Duration::ZERO, 600);
-        shedding.vitals(1).set(Duration::ZERO, 399);
+        shedding.vitals(0).set(Duration::ZERO, 999);
         assert_eq!(shedding.needed(&config, None), Relief::Nothing);
-        shedding.vitals(1).set(Duration::ZERO, 1400);
+        shedding.vitals(1).set(Duration::ZERO, 1500);
+        assert_eq!(shedding.needed(&config, None), Relief::Memberships, "what waits at the worst worker counts");
+        shedding.vitals(1).set(Duration::ZERO, 2000);
         assert_eq!(shedding.needed(&config, None), Relief::Slowest);
         shedding.vitals(1).set(Duration::from_secs(5), 0);
         assert_eq!(shedding.needed(&config, None), Relief::Memberships, "that costs a slow worker no client");
-        let off = SheddingConfig { memory: 0, queue_bytes: 0, lag: Duration::ZERO, ..config };
+        shedding.bound_queues(0);
+        shedding.vitals(0).set(Duration::ZERO, 1 << 40);
+        let off = SheddingConfig { memory: 0, lag: Duration::ZERO, ..config };
         assert_eq!(shedding.needed(&off, Some(1.0)), Relief::Nothing);
     }
 

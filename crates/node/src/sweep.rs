@@ -14,8 +14,8 @@ use crate::Node;
 use crate::clock;
 use crate::hub::{Hub, LocalChannel, Mark};
 use crate::metrics::Metrics;
-use crate::outlet::Outlet;
-use crate::shedding::{Relief, Shedding};
+use crate::outlet::{Outlet, Queues};
+use crate::shedding::Relief;
 
 /// Sealed batches on their way to their subscribers.
 #[derive(Default)]
@@ -24,9 +24,7 @@ pub(crate) struct Sweeps {
     /// The bytes of their batches, each counted once.
     bytes: usize,
     /// Reused between slices.
-    slice: Vec<Delivery>,
-    /// What the deliveries of a slice send, each once, however many they go to.
-    frames: Vec<Bytes>,
+    slice: Slice,
     /// The marks of the sweeps that end with this slice.
     finished: Vec<Mark>,
 }
@@ -50,6 +48,14 @@ struct Sweep {
 struct Cut {
     client: [u8; 16],
     part: Range<usize>,
+}
+
+/// What is written before anybody else has a turn.
+#[derive(Default)]
+struct Slice {
+    deliveries: Vec<Delivery>,
+    /// What the deliveries send, each once, however many they go to.
+    frames: Vec<Bytes>,
 }
 
 /// A batch, or a piece of it, for one client.
@@ -77,13 +83,20 @@ impl Sweeps {
     /// Seals the open batches, then writes one slice of what is sealed.
     ///
     /// Returns whether anything is left, and the connections that ended.
-    pub(crate) fn advance(&mut self, hub: &Hub, node: &Node, second: u32) -> (bool, Vec<(u32, Disconnect)>) {
+    pub(crate) fn advance(
+        &mut self,
+        hub: &Hub,
+        node: &Node,
+        queues: &Queues,
+        second: u32,
+    ) -> (bool, Vec<(u32, Disconnect)>) {
         let metrics = node.metrics();
         self.seal(hub);
-        let sweeps = self.gather(metrics, node.shedding());
+        let spare_slow = node.relief() >= Relief::Publications || queues.are_full();
+        let sweeps = self.gather(node, spare_slow);
         if sweeps > 1 {
             // Stable, so that the batches of one connection keep their order.
-            self.slice.sort_by_key(|delivery| Rc::as_ptr(&delivery.outlet).cast::<()>() as usize);
+            self.slice.deliveries.sort_by_key(|delivery| Rc::as_ptr(&delivery.outlet).cast::<()>() as usize);
         }
         let ended = self.write(metrics, second);
         if !self.finished.is_empty() {
@@ -142,14 +155,14 @@ impl Sweeps {
     }
 
     /// Collects the next slice, a fair share from each running sweep; returns how many had a share.
-    fn gather(&mut self, metrics: &Metrics, shedding: &Shedding) -> usize {
+    fn gather(&mut self, node: &Node, spare_slow: bool) -> usize {
         let share = (SLICE / self.running.len().max(1)).max(MIN_SHARE);
         let round = self.running.len();
         let mut sweeps = 0;
-        while sweeps < round && self.slice.len() < SLICE {
+        while sweeps < round && self.slice.deliveries.len() < SLICE {
             sweeps += 1;
             let Some(mut sweep) = self.running.pop_front() else { break };
-            if sweep.gather(share, &mut self.slice, &mut self.frames, metrics, shedding) {
+            if sweep.gather(share, &mut self.slice, node, spare_slow) {
                 self.running.push_back(sweep);
             } else {
                 self.bytes -= sweep.batch.len();
@@ -163,15 +176,16 @@ impl Sweeps {
     fn write(&mut self, metrics: &Metrics, second: u32) -> Vec<(u32, Disconnect)> {
         let mut ended = Vec::new();
         let (mut bytes, mut writes) = (0, 0);
-        for deliveries in self.slice.chunk_by(|a, b| Rc::ptr_eq(&a.outlet, &b.outlet)) {
+        let Slice { deliveries, frames: all } = &mut self.slice;
+        for deliveries in deliveries.chunk_by(|a, b| Rc::ptr_eq(&a.outlet, &b.outlet)) {
             let outlet = &deliveries[0].outlet;
             outlet.last_write.set(second);
             writes += 1;
             let several: SmallVec<[Bytes; 16]>;
             let frames = match deliveries {
-                [delivery] => std::slice::from_ref(&self.frames[delivery.frames]),
+                [delivery] => std::slice::from_ref(&all[delivery.frames]),
                 _ => {
-                    several = deliveries.iter().map(|delivery| self.frames[delivery.frames].clone()).collect();
+                    several = deliveries.iter().map(|delivery| all[delivery.frames].clone()).collect();
                     &several
                 }
             };
@@ -182,23 +196,16 @@ impl Sweeps {
         }
         metrics.delivered_bytes.increment(bytes as u64);
         metrics.writes.increment(writes);
-        self.slice.clear();
-        self.frames.clear();
+        deliveries.clear();
+        all.clear();
         ended
     }
 }
 
 impl Sweep {
     /// Collects up to `share` deliveries; false when the sweep is at its end.
-    fn gather(
-        &mut self,
-        share: usize,
-        slice: &mut Vec<Delivery>,
-        frames: &mut Vec<Bytes>,
-        metrics: &Metrics,
-        shedding: &Shedding,
-    ) -> bool {
-        let spare_slow = shedding.relief() >= Relief::Publications;
+    fn gather(&mut self, share: usize, slice: &mut Slice, node: &Node, spare_slow: bool) -> bool {
+        let Slice { deliveries, frames } = slice;
         let whole = frames.len();
         frames.push(self.batch.clone());
         let mut groups = self.channel.groups.borrow_mut();
@@ -221,22 +228,22 @@ impl Sweep {
             let count = self.marks_behind(skip) - cuts.len();
             // At most once: who has a position would notice, and ask for it again.
             if spare_slow && !entry.subscription.terms.positioned && entry.outlet.blocked_bytes() > 0 {
-                shedding.count(Relief::Publications, count as u64);
+                node.shedding().count(Relief::Publications, count as u64);
                 continue;
             }
             publications += count;
             if skip == 0 && cuts.is_empty() {
-                slice.push(Delivery { outlet: Rc::clone(&entry.outlet), frames: whole });
+                deliveries.push(Delivery { outlet: Rc::clone(&entry.outlet), frames: whole });
                 continue;
             }
             let starts = std::iter::once(skip as usize).chain(cuts.iter().map(|cut| cut.part.end));
             let ends = cuts.iter().map(|cut| cut.part.start).chain([self.batch.len()]);
             for (start, end) in starts.zip(ends).filter(|(start, end)| start < end) {
-                slice.push(Delivery { outlet: Rc::clone(&entry.outlet), frames: frames.len() });
+                deliveries.push(Delivery { outlet: Rc::clone(&entry.outlet), frames: frames.len() });
                 frames.push(self.batch.slice(start..end));
             }
         }
-        metrics.deliveries.increment(publications as u64);
+        node.metrics().deliveries.increment(publications as u64);
         if self.cursor == 0 {
             group.sweeping = false;
         }

@@ -18,7 +18,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 use crate::clock;
 use crate::hub::{Gap, Hub, Outcome};
 use crate::mailbox::{Letter, Mailbox};
-use crate::outlet::Socket;
+use crate::outlet::{Queues, Socket};
 use crate::protocol::Session;
 use crate::shedding::Relief;
 use crate::subscription::Subscription;
@@ -39,8 +39,8 @@ pub struct Worker {
     connected: Cell<usize>,
     subscriptions: Cell<usize>,
     wheel: RefCell<Wheel>,
-    /// The bytes that wait in all outlets.
-    queued: Rc<Cell<usize>>,
+    /// What waits in all outlets.
+    queues: Rc<Queues>,
     nobody: Arc<str>,
     /// Where the sequence of [`Worker::next_delay`] is.
     gaps_told: Cell<u32>,
@@ -74,7 +74,7 @@ impl Worker {
             connected: Cell::default(),
             subscriptions: Cell::default(),
             wheel: RefCell::new(Wheel::new()),
-            queued: Rc::default(),
+            queues: Rc::new(Queues::new(node.shedding().queue_share())),
             nobody: "".into(),
             gaps_told: Cell::default(),
             searched: Cell::default(),
@@ -136,13 +136,13 @@ impl Worker {
 
     /// The bytes that wait for full sockets.
     pub(crate) fn waiting_bytes(&self) -> usize {
-        self.queued.get()
+        self.queues.bytes()
     }
 
     /// Some of the connections for which bytes wait, each with how many, those with the most first. It looks at no more than a
     /// part of many connections, and at the next part the next time.
     pub(crate) fn slowest(&self, most: usize) -> Vec<(usize, Rc<Client>)> {
-        if self.queued.get() == 0 {
+        if self.queues.bytes() == 0 {
             return Vec::new();
         }
         let clients = self.clients.borrow();
@@ -207,8 +207,8 @@ impl Worker {
         Arc::clone(&self.nobody)
     }
 
-    pub(crate) fn queue_gauge(&self) -> Rc<Cell<usize>> {
-        Rc::clone(&self.queued)
+    pub(crate) fn queues(&self) -> Rc<Queues> {
+        Rc::clone(&self.queues)
     }
 
     pub(crate) fn add(&self, client: &Rc<Client>) -> u32 {
@@ -252,7 +252,7 @@ impl Worker {
                 if sweeps.have_room() {
                     self.open_letters(&mut letters);
                 }
-                let (more, ended) = sweeps.advance(&self.hub, &self.node, self.second());
+                let (more, ended) = sweeps.advance(&self.hub, &self.node, &self.queues, self.second());
                 for (key, disconnect) in ended {
                     self.end(key, disconnect);
                 }
@@ -387,14 +387,14 @@ impl Worker {
             self.node.metrics().worker_lag_seconds.record(lag.as_secs_f64());
             lags.pop_front();
             lags.push_back(lag);
-            vitals.set(lags.iter().copied().min().unwrap_or_default(), self.queued.get());
+            vitals.set(lags.iter().copied().min().unwrap_or_default(), self.queues.bytes());
         }
     }
 
     /// Moves the gauges that all workers share by what changed here.
     fn report(&self, reported: &mut (usize, usize)) {
         let metrics = self.node.metrics();
-        let current = (self.hub.len(), self.queued.get());
+        let current = (self.hub.len(), self.queues.bytes());
         metrics.channels.increment(current.0 as f64 - reported.0 as f64);
         metrics.queue_bytes.increment(current.1 as f64 - reported.1 as f64);
         *reported = current;

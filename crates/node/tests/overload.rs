@@ -149,6 +149,37 @@ fn then_slow_clients_miss_what_they_have_no_position_for_and_at_last_they_are_en
 }
 
 #[test]
+fn what_waits_for_all_is_bounded_at_every_moment() {
+    harness::run(open_config(Namespace::open("")), async |harness| {
+        let shedding = SheddingConfig { queue_bytes: 30_000, ..SheddingConfig::default() };
+        tokio::task::spawn_local(Arc::clone(&harness.node).keep_afloat(shedding, || None));
+        let (greedy, modest) = (subscriber(harness, "a").await, subscriber(harness, "b").await);
+        let neighbour = subscriber(harness, "a").await;
+        harness.settle().await;
+        for client in [&greedy, &modest] {
+            client.socket.fill(0);
+        }
+        // No time passes: nobody looks how much waits.
+        let publish = async |channel, bytes| {
+            publish(harness, channel, &"x".repeat(bytes)).await;
+            harness.settle().await;
+        };
+        publish("b", 1_000).await;
+        publish("a", 28_000).await;
+        publish("a", 5_000).await;
+        publish("b", 1_000).await;
+        assert_eq!([greedy.client.ended(), modest.client.ended()], [None, None], "who has least may still wait");
+        publish("a", 10).await;
+        assert_eq!([greedy.client.ended(), modest.client.ended()], [Some(Disconnect::Slow), None]);
+        publish("b", 20_000).await;
+        assert_eq!(modest.client.ended(), None, "there is room again");
+        modest.socket.drain();
+        harness.pass(SECOND).await;
+        assert_eq!((neighbour.take_publications().len(), modest.take_publications().len()), (3, 3));
+    });
+}
+
+#[test]
 fn connects_subscriptions_and_recoveries_have_their_turns() {
     harness::run(open_config(Namespace::open("")), async |harness| {
         let patience = Duration::ZERO;

@@ -72,7 +72,7 @@ impl Client {
         socket: impl Socket + 'static,
     ) -> ClientGuard {
         let config = worker.node().config();
-        let outlet = Outlet::new(socket, crate::id::random(), config.client.queue_size, worker.queue_gauge());
+        let outlet = Outlet::new(socket, crate::id::random(), config.client.queue_size, worker.queues());
         let now = worker.second();
         let client = Rc::new(Self {
             worker: Rc::clone(worker),
