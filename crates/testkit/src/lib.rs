@@ -7,7 +7,7 @@
 //! - [`Lan`]: several nodes that hear each other
 //! - [`sim`]: a cluster with everything that can go wrong, as a seed decides
 //! - [`FakeSocket`], [`TokenBook`], [`HookBook`], [`FaultyBroker`], [`Probe`]: the parts the harness is made of
-//! - [`Random`]: chance that repeats itself
+//! - [`Random`]: chance that repeats itself; [`free_port`]: for servers that cannot choose
 
 pub mod conformance;
 mod faults;
@@ -15,6 +15,7 @@ pub mod harness;
 mod hooks;
 mod lan;
 pub mod oracle;
+mod port;
 mod probe;
 mod random;
 pub mod sim;
@@ -26,6 +27,7 @@ pub use faults::{Faults, FaultyBroker};
 pub use harness::{FakeClient, Harness};
 pub use hooks::HookBook;
 pub use lan::Lan;
+pub use port::free_port;
 pub use probe::Probe;
 pub use random::Random;
 pub use socket::{FakeSocket, Frame};

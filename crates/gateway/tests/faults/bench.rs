@@ -20,7 +20,7 @@ use crate::publisher::{Address, Load, Nodes, Publisher, Repeat, Sent};
 use crate::redis::{Keeps, Redis};
 use crate::resp::Value;
 use crate::subscriber::{Manners, Subscriber};
-use crate::{until, within};
+use crate::{long_or, until, within};
 
 /// How a cluster is built and what it bears.
 #[derive(Clone, Copy, Debug)]
@@ -91,7 +91,9 @@ struct Moment {
 pub(crate) const NODES: usize = 3;
 
 /// How long the load runs before the fault, and after it at least.
-const WARM: Duration = Duration::from_secs(2);
+fn warm() -> Duration {
+    Duration::from_secs(long_or(2, 1))
+}
 
 /// How long a cluster may take to serve everybody again. A bound for the test, far above what is measured.
 const PATIENCE: Duration = Duration::from_secs(40);
@@ -126,7 +128,7 @@ impl Bench {
         nodes.set(gateways.iter().map(address).collect());
         let busy: Vec<_> = channels.iter().filter(|channel| !channel.starts_with(QUIET)).cloned().collect();
         let publisher = Publisher::start(&nodes, &busy, setup.load);
-        sleep(WARM).await;
+        sleep(warm()).await;
         Self {
             redis,
             gateways,
@@ -251,7 +253,7 @@ impl Bench {
 
     /// Lets the load run on for a moment, stops it, and judges what everybody saw.
     pub(crate) async fn finish(mut self, name: &'static str) -> Figures {
-        sleep(WARM).await;
+        sleep(warm()).await;
         let mut sent = self.quiet().await;
         let markers = self.publish_everywhere().await;
         self.until_seen(&markers, PATIENCE).await;

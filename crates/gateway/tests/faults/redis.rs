@@ -1,11 +1,12 @@
 //! A real Redis server, started by the test on a free port.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use fanwire_testkit::free_port;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::resp::{self, Value};
@@ -36,8 +37,7 @@ pub(crate) struct Redis {
 impl Redis {
     /// Starts a server on all addresses of the machine, which the namespaces of a test reach, too.
     pub(crate) async fn start(keeps: Keeps) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port").port();
-        let mut server = Self { folder: new_folder("redis"), port, keeps, child: None, earlier_reads: 0 };
+        let mut server = Self { folder: new_folder("redis"), port: free_port(), keeps, child: None, earlier_reads: 0 };
         server.run().await;
         server
     }

@@ -1,9 +1,5 @@
 //! What a node says while Redis is away, and how it goes on.
 
-#![allow(dead_code, reason = "each test uses a part of the server")]
-
-mod server;
-
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -15,9 +11,10 @@ use fanwire_testkit::{FakeClient, Harness};
 use fanwire_wire::{Channel, Payload, Position, Refusal};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use serde_json::json;
-use server::Server;
 use tokio::task::LocalSet;
 use tokio::time::{sleep, timeout};
+
+use crate::server::Server;
 
 #[tokio::test]
 async fn what_is_unknown_is_settled_by_its_key() {

@@ -1,10 +1,5 @@
 //! Several servers as one: what one of them fails to do, and how few round trips many publications cost.
 
-#![allow(dead_code, reason = "each test uses a part of the server")]
-#![allow(clippy::print_stdout, reason = "the figures are what these tests are for")]
-
-mod server;
-
 use std::time::Duration;
 
 use fanwire_node::broker::{Error, PublishOptions, Published, Retention};
@@ -12,9 +7,10 @@ use fanwire_node::{Broker, Dispatcher};
 use fanwire_redis::{Config, Redis};
 use fanwire_wire::{Channel, Payload, Publication};
 use futures_util::future::join_all;
-use server::cluster::Cluster;
-use server::{Server, words};
 use tokio::time::{Instant, sleep, timeout};
+
+use crate::server::cluster::Cluster;
+use crate::server::{Server, words};
 
 #[tokio::test]
 async fn a_server_that_is_down_affects_its_own_channels() {

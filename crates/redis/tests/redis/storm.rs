@@ -1,9 +1,5 @@
 //! Thousands who come at once, and what Redis notices of it.
 
-#![allow(dead_code, reason = "each test uses a part of the server")]
-
-mod server;
-
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -12,9 +8,10 @@ use fanwire_testkit::harness::open_config;
 use fanwire_testkit::{FakeClient, Harness};
 use fanwire_wire::{Channel, Payload, Position};
 use futures_util::future::join_all;
-use server::Server;
 use tokio::task::LocalSet;
 use tokio::time::{sleep, timeout};
+
+use crate::server::Server;
 
 const CLIENTS: usize = 5000;
 const CHANNELS: usize = 10;

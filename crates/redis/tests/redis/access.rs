@@ -1,11 +1,5 @@
 //! TLS, users with few rights, passwords in files.
 
-#![allow(dead_code, reason = "each test uses a part of the server")]
-#![allow(clippy::large_futures, reason = "a test is one future and runs once")]
-
-mod server;
-mod suite;
-
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -13,15 +7,17 @@ use std::time::Duration;
 use fanwire_node::broker::PublishOptions;
 use fanwire_node::{Broker, Dispatcher};
 use fanwire_redis::Config;
-use server::cluster::Cluster;
-use server::sentinel::{NAME, Sentinels};
-use server::{Server, free_port};
-use suite::{start, suite, until_up};
+use fanwire_testkit::free_port;
 use tokio::time::timeout;
+
+use crate::server::Server;
+use crate::server::cluster::Cluster;
+use crate::server::sentinel::{NAME, Sentinels};
+use crate::suite::{start, suite, until_up};
 
 /// The rules in the documentation: for every form, for a cluster, behind sentinels.
 fn rules() -> [Vec<&'static str>; 3] {
-    let text = include_str!("../../../docs/redis.md");
+    let text = include_str!("../../../../docs/redis.md");
     let mut rules = text.lines().filter_map(|line| line.strip_prefix("ACL SETUSER fanwire "));
     let mut next = || rules.next().expect("three sets of rules").split(' ').collect::<Vec<_>>();
     [next(), next(), next()]

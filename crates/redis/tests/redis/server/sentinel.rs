@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use fanwire_redis::Config;
+use fanwire_testkit::free_port;
 
-use super::{Server, free_port, words};
+use super::{Server, words};
 
 /// Servers that replicate, and sentinels that agree on the primary.
 pub(crate) struct Sentinels {

@@ -1,19 +1,13 @@
 //! A Redis Cluster that changes under load: slots move, a primary dies, comes back, another one joins.
 
-#![allow(dead_code, reason = "each test uses a part of the server")]
-#![allow(clippy::print_stdout, reason = "the figures are what these tests are for")]
-#![allow(clippy::large_futures, reason = "a test is one future and runs once")]
-
-mod load;
-mod server;
-
 use std::time::Duration;
 
-use load::{Load, RECOVERABLE, Settle};
-use server::cluster::Cluster;
-use server::words;
 use tokio::task::LocalSet;
 use tokio::time::{Instant, sleep};
+
+use crate::load::{Load, RECOVERABLE, Settle};
+use crate::server::cluster::Cluster;
+use crate::server::words;
 
 #[tokio::test]
 async fn a_cluster_changes_and_nobody_notices() {

@@ -10,8 +10,10 @@ use fanwire_testkit::conformance;
 use tokio::task::LocalSet;
 use tokio::time::{sleep, timeout};
 
-/// Runs all suites; `config` makes the configuration of a node with this prefix.
+/// Runs all suites; `config` makes the configuration of a node with this prefix. They are not about time: an answer may take
+/// as long as it does on a busy machine.
 pub(crate) async fn suite(config: impl Fn(&str) -> Config) {
+    let config = |prefix: &str| Config { timeout: Duration::from_secs(10), ..config(prefix) };
     let case = Cell::new(0);
     let broker = async |dispatcher| {
         case.set(case.get() + 1);

@@ -1,21 +1,16 @@
 //! Presence over many servers, and when what it is kept in moves from one to another.
 
-#![allow(dead_code, reason = "each test uses a part of the server")]
-#![allow(clippy::large_futures, reason = "a test is one future and runs once")]
-
-mod bench;
-mod server;
-
-use bench::{Member, RENEWAL, Watcher, channel, clients, info, until_counted};
 use fanwire_node::Presence;
 use fanwire_node::presence::{Per, PresenceStats};
 use fanwire_redis::Config;
-use server::cluster::Cluster;
-use server::proxy::Proxy;
-use server::sentinel::Sentinels;
-use server::{Server, words};
 use tokio::task::LocalSet;
 use tokio::time::sleep;
+
+use crate::bench::{Member, RENEWAL, Watcher, channel, clients, info, until_counted, within};
+use crate::server::cluster::Cluster;
+use crate::server::proxy::Proxy;
+use crate::server::sentinel::Sentinels;
+use crate::server::{Server, words};
 
 #[tokio::test]
 async fn a_dead_node_is_swept_in_every_topology() {
@@ -119,7 +114,7 @@ async fn a_slot_that_moves_takes_presence_along() {
 }
 
 async fn until_named(member: &Member, room: &fanwire_wire::Channel, expected: &[&str]) {
-    bench::within(&format!("{expected:?} are there"), async {
+    within(&format!("{expected:?} are there"), async {
         while clients(&member.presence, room).await != expected {
             sleep(RENEWAL / 10).await;
         }

@@ -84,10 +84,11 @@ impl Load {
         until("all nodes are up", || self.nodes.iter().all(|node| node.health.is_up())).await;
     }
 
-    /// Waits until publishing works: something is acknowledged that was not yet begun when this was called.
+    /// Waits until publishing works through every node: something is acknowledged that was not yet begun when this was called.
+    /// A node that still looks for the old primary would find it when that comes back, and what it takes then is lost.
     pub(crate) async fn until_publishing(&self) {
         for name in channels() {
-            self.publishers.publish_surely(&name).await;
+            self.publishers.publish_everywhere(&name).await;
         }
     }
 
@@ -135,13 +136,22 @@ impl Load {
 
     async fn stream(&self, name: &str) -> Stream {
         let request = HistoryRequest { limit: -1, since: None, order: Order::Forward };
-        let history = self.nodes[0].harness.node.history(&channel(name), request).await.expect("read");
+        let (node, name) = (&self.nodes[0].harness.node, channel(name));
+        let read = async {
+            loop {
+                match node.history(&name, request.clone()).await {
+                    Ok(history) => return history,
+                    Err(_) => sleep(Duration::from_millis(10)).await,
+                }
+            }
+        };
+        let history = timeout(Duration::from_secs(20), read).await.expect("read");
         let entry = |publication: &std::sync::Arc<fanwire_wire::Publication>| {
             let stamp = publication.stamp.as_ref().expect("a stamp");
             Entry { at: At::from(&stamp.position), prev: stamp.prev, pub_id: id(&publication.payload) }
         };
         Stream {
-            channel: name.to_owned(),
+            channel: name.as_str().to_owned(),
             top: At::from(&history.top),
             entries: history.publications.iter().map(entry).collect(),
         }

@@ -1,26 +1,20 @@
 //! What becomes of presence when nodes die, are cut off or slow, and when Redis forgets.
 
-#![allow(dead_code, reason = "each test uses a part of the server")]
-#![allow(clippy::large_futures, reason = "a test is one future and runs once")]
-
-mod bench;
-mod cable;
-mod server;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use bench::{Member, RENEWAL, Watcher, channel, clients, info, until_counted, within};
-use cable::Cable;
 use fanwire_node::Presence;
 use fanwire_node::presence::{Change, Per, PresenceStats};
 use fanwire_redis::Config;
 use fanwire_testkit::Random;
 use futures_util::future::join_all;
-use server::Server;
 use tokio::task::LocalSet;
 use tokio::time::{Instant, sleep};
+
+use crate::bench::{Member, RENEWAL, Watcher, channel, clients, info, until_counted, within};
+use crate::cable::Cable;
+use crate::server::Server;
 
 #[tokio::test]
 async fn a_dead_node_is_swept_and_its_leaves_are_heard() {

@@ -1,16 +1,11 @@
 //! The broker and the presence over Redis do what every one must.
 
-#![allow(dead_code, reason = "each test uses a part of the server")]
-#![allow(clippy::large_futures, reason = "a test is one future and runs once")]
-
-mod server;
-mod suite;
-
 use fanwire_redis::Config;
-use server::Server;
-use server::cluster::Cluster;
-use server::sentinel::Sentinels;
-use suite::suite;
+
+use crate::server::Server;
+use crate::server::cluster::Cluster;
+use crate::server::sentinel::Sentinels;
+use crate::suite::suite;
 
 #[tokio::test]
 async fn redis() {

@@ -1,9 +1,5 @@
 //! What a broken Redis does to subscribers: nothing they notice, or exactly what they have to know.
 
-#![allow(dead_code, reason = "each test uses a part of the server")]
-
-mod server;
-
 use std::time::Duration;
 
 use fanwire_node::broker::Order;
@@ -13,9 +9,13 @@ use fanwire_testkit::harness::open_config;
 use fanwire_testkit::{FakeClient, Harness};
 use fanwire_wire::{Channel, Payload, Position, Refusal};
 use serde_json::{Value, json};
-use server::Server;
 use tokio::task::LocalSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::server::Server;
+
+/// A node compares the positions of its channels this often, in seconds.
+const COMPARISON: u64 = 3;
 
 /// One node on a server.
 struct Bench {
@@ -91,22 +91,28 @@ async fn connections_cut_under_load_cost_one_read_and_nothing_else() {
     let server = Server::start().await;
     run(async {
         let (publisher, node) = (Bench::start(&server).await, Bench::start(&server).await);
-        let (one, two) = (node.subscriber("long:a").await, node.subscriber("long:a").await);
+        let mut subscribers = Vec::new();
+        for _ in 0..10 {
+            subscribers.push(node.subscriber("long:a").await);
+        }
         let reads = || async { server.calls("xrange").await };
         for round in 0..3 {
-            let before = reads().await;
+            let (before, begun) = (reads().await, Instant::now());
             for n in 0..200 {
                 if n == 100 {
                     server.ask(&["CLIENT", "KILL", "TYPE", "pubsub"]).await;
                 }
                 publisher.publish("long:a", round * 200 + n).await.expect("commands have a connection of their own");
             }
-            for client in [&one, &two] {
+            for client in &subscribers {
                 let seen = frames_until(client, json!(round * 200 + 199)).await;
                 let expected: Vec<_> = (round * 200..(round + 1) * 200).map(|n| json!(n)).collect();
                 assert_eq!(seen, expected, "round {round}");
             }
-            assert!(reads().await - before <= 1, "one read for a channel and node, however many subscribers");
+            // A routine comparison finds a node behind that a busy machine keeps from what has arrived.
+            let most = 1 + begun.elapsed().as_secs() / COMPARISON + 1;
+            let reads = reads().await - before;
+            assert!(reads <= most, "{reads} reads: one for a channel and node, however many subscribers");
             node.until_up().await;
         }
     })

@@ -1,20 +1,14 @@
 //! Failovers that sentinels decide on, under load.
 
-#![allow(dead_code, reason = "each test uses a part of the server")]
-#![allow(clippy::print_stdout, reason = "the figures are what these tests are for")]
-#![allow(clippy::large_futures, reason = "a test is one future and runs once")]
-
-mod load;
-mod server;
-
 use std::time::Duration;
 
-use load::{Load, Settle};
-use server::proxy::Proxy;
-use server::sentinel::{NAME, Sentinels};
-use server::{Server, words};
 use tokio::task::LocalSet;
 use tokio::time::{Instant, sleep, timeout};
+
+use crate::load::{Load, Settle};
+use crate::server::proxy::Proxy;
+use crate::server::sentinel::{NAME, Sentinels};
+use crate::server::{Server, words};
 
 /// The replica has everything: nobody notices. Every other time the old primary lives on and goes on believing that it is
 /// one, for a while.

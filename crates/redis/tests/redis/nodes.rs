@@ -1,10 +1,5 @@
 //! Nodes hear each other through a real Redis.
 
-#![allow(dead_code, reason = "each test uses a part of the server")]
-#![allow(clippy::large_futures, reason = "a test is one future and runs once")]
-
-mod server;
-
 use std::time::Duration;
 
 use fanwire_node::{ChannelQuery, Config, ConnectRequest, Dispatcher, Missing, Namespace, Selection};
@@ -12,10 +7,11 @@ use fanwire_testkit::Harness;
 use fanwire_testkit::harness::open_config;
 use fanwire_wire::{Channel, Disconnect, Refusal};
 use serde_json::json;
-use server::cluster::Cluster;
-use server::{Server, words};
 use tokio::task::LocalSet;
 use tokio::time::{Instant, sleep, timeout};
+
+use crate::server::cluster::Cluster;
+use crate::server::{Server, words};
 
 fn node(redis: &fanwire_redis::Config, name: &str) -> Harness {
     let dispatcher = Dispatcher::new(1);

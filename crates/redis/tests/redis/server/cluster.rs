@@ -4,9 +4,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use fanwire_redis::Config;
+use fanwire_testkit::free_port;
 use tokio::time::sleep;
 
-use super::{Server, free_port, valkey, words};
+use super::{Server, valkey, words};
 
 /// Primaries that divide the slots among them, and replicas.
 pub(crate) struct Cluster {

@@ -8,7 +8,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-/// Passes connections on, and holds back what the target sends as long as it is told to.
+/// Passes connections on, and from some moment on holds back what the target sends.
 pub(crate) struct Proxy {
     pub(crate) port: u16,
     held: Arc<watch::Sender<bool>>,
@@ -36,11 +36,6 @@ impl Proxy {
     /// From now on nothing of the target gets through.
     pub(crate) fn hold(&self) {
         self.held.send_replace(true);
-    }
-
-    /// What was held back, and all that comes, gets through.
-    pub(crate) fn release(&self) {
-        self.held.send_replace(false);
     }
 }
 

@@ -70,7 +70,7 @@ impl Publishers {
                     if desk.stopped.get() {
                         return;
                     }
-                    desk.publish(name, desk.settle).await;
+                    desk.publish(&desk.nodes, name, desk.settle).await;
                 }
             })
         };
@@ -87,7 +87,14 @@ impl Publishers {
 
     /// Publishes once, until it is acknowledged; returns its id.
     pub(super) async fn publish_surely(&self, name: &str) -> u64 {
-        self.desk.publish(name, Settle::Always).await
+        self.desk.publish(&self.desk.nodes, name, Settle::Always).await
+    }
+
+    /// Publishes once through each node, until it is acknowledged there.
+    pub(super) async fn publish_everywhere(&self, name: &str) {
+        for node in self.desk.nodes.chunks(1) {
+            self.desk.publish(node, name, Settle::Always).await;
+        }
     }
 
     pub(super) fn take(&self) -> Vec<Sent> {
@@ -96,13 +103,13 @@ impl Publishers {
 }
 
 impl Desk {
-    async fn publish(&self, name: &str, settle: Settle) -> u64 {
+    async fn publish(&self, nodes: &[Rc<Node>], name: &str, settle: Settle) -> u64 {
         let pub_id = self.ids.get() + 1;
         self.ids.set(pub_id);
         let key = format!("{pub_id}-{name}");
         let mut attempts = 0;
         let outcome = loop {
-            let node = &self.nodes[(pub_id as usize + attempts) % self.nodes.len()];
+            let node = &nodes[(pub_id as usize + attempts) % nodes.len()];
             attempts += 1;
             let publish = Publish {
                 idempotency_key: Some(key.as_str().into()),

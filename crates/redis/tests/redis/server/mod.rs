@@ -4,12 +4,12 @@ pub(crate) mod cluster;
 pub(crate) mod proxy;
 pub(crate) mod sentinel;
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use fanwire_redis::Config;
+use fanwire_testkit::free_port;
 use tokio::time::{sleep, timeout};
 
 /// A server that ends with its owner.
@@ -177,11 +177,6 @@ pub(crate) fn valkey() -> PathBuf {
     let found = Command::new(&program).arg("--version").stdout(Stdio::null()).status().is_ok();
     assert!(found, "there is no valkey-server: `./test tools` installs one");
     program
-}
-
-/// A port nobody listens on.
-pub(crate) fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port").port()
 }
 
 /// The texts and numbers in an answer, with spaces between.
