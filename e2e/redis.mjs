@@ -37,10 +37,18 @@ export async function startRedis() {
   return { port, ask, stop, signal: (name) => child.kill(name) };
 }
 
+/** Below those which outgoing connections are given: so it is still free when the server starts. */
 async function freePort() {
-  const server = createServer();
-  await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const { port } = server.address();
-  await new Promise((resolve) => server.close(resolve));
-  return port;
+  for (;;) {
+    const port = 10_000 + Math.floor(Math.random() * 20_000);
+    const server = createServer();
+    const listens = new Promise((resolve) => {
+      server.once('listening', () => resolve(true)).once('error', () => resolve(false));
+    });
+    server.listen(port, '127.0.0.1');
+    if (await listens) {
+      await new Promise((resolve) => server.close(resolve));
+      return port;
+    }
+  }
 }

@@ -30,7 +30,7 @@ recovery = true
 """
 
 # Requests for each method, at most; and what is asked of the answers.
-EXAMPLES = 60
+EXAMPLES = 25
 CHECKS = (
     "not_a_server_error",
     "status_code_conformance",
