@@ -8,7 +8,8 @@
 use std::hint::black_box;
 
 use bytes::BytesMut;
-use fanwire_bench::{Encoding, Stage, broadcast, publication};
+use fanwire_bench::{Encoding, Gap, Stage, broadcast, client_frames, publication};
+use fanwire_net::Reader;
 use fanwire_node::Session;
 use fanwire_node::protocol::Opening;
 use fanwire_wire::Broadcast;
@@ -105,6 +106,28 @@ fn resume((stage, epoch): (Stage, String)) -> Stage {
     stage
 }
 
+fn reader(frames: usize) -> (Reader, Vec<u8>) {
+    let mut reader = Reader::default();
+    // The decoder is made with the first frame.
+    reader.read(&client_frames(1)).expect("a frame that is allowed");
+    (reader, client_frames(frames))
+}
+
+// What a client sends becomes messages: inspected, unmasked, checked.
+#[library_benchmark(setup = reader)]
+#[bench::a_hundred_frames(args = (100), config = budget(193_400))]
+fn read((mut reader, bytes): (Reader, Vec<u8>)) -> usize {
+    reader.read(black_box(&bytes)).expect("frames that are allowed")
+}
+
+// What is missing before a publication is read, merged and dispatched, once for a channel.
+#[library_benchmark(setup = Gap::new)]
+#[bench::fifty_missing(args = (50), config = budget(22_700))]
+fn repair(gap: Gap) -> Gap {
+    gap.repair();
+    gap
+}
+
 // What travels between nodes, there and back.
 #[library_benchmark]
 #[bench::publication(config = budget(6_700))]
@@ -116,7 +139,8 @@ fn envelope() -> Envelope {
 
 library_benchmark_group!(
     name = paths,
-    benchmarks = [encode, deliver, deliver_a_turn, publish_command, subscribe_and_leave, resume, envelope]
+    benchmarks =
+        [encode, deliver, deliver_a_turn, publish_command, subscribe_and_leave, resume, read, repair, envelope]
 );
 
 main!(library_benchmark_groups = paths);

@@ -5,7 +5,8 @@ use std::hint::black_box;
 
 use bytes::BytesMut;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use fanwire_bench::{Encoding, Stage, broadcast, publication};
+use fanwire_bench::{Encoding, Gap, Stage, broadcast, client_frames, publication};
+use fanwire_net::Reader;
 use fanwire_node::protocol::Opening;
 use fanwire_wire::Broadcast;
 use fanwire_wire::cluster::Envelope;
@@ -77,6 +78,25 @@ fn resume(criterion: &mut Criterion) {
     });
 }
 
+fn read(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("read");
+    for frames in [1, 16] {
+        let (bytes, mut reader) = (client_frames(frames), Reader::default());
+        group.throughput(Throughput::Bytes(bytes.len() as u64));
+        group.bench_function(format!("{frames} frames"), |bencher| bencher.iter(|| reader.read(black_box(&bytes))));
+    }
+}
+
+fn repair(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("repair");
+    for missing in [1, 50, 500] {
+        group.throughput(Throughput::Elements(missing));
+        group.bench_function(format!("{missing} missing"), |bencher| {
+            bencher.iter_batched(|| Gap::new(missing), |gap| gap.repair(), BatchSize::PerIteration);
+        });
+    }
+}
+
 fn envelope(criterion: &mut Criterion) {
     let envelope = Envelope::Broadcast(Broadcast::Publication(publication()));
     criterion.bench_function("envelope/encode", |bencher| bencher.iter(|| black_box(&envelope).encode()));
@@ -86,5 +106,5 @@ fn envelope(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(paths, encode, deliver, command, subscribe, resume, envelope);
+criterion_group!(paths, encode, deliver, command, subscribe, resume, read, repair, envelope);
 criterion_main!(paths);

@@ -5,8 +5,10 @@
 //!
 //! Sockets are [`Sink`]s: what a path costs here is user space alone.
 
+mod gap;
 mod stage;
 mod values;
 
+pub use gap::Gap;
 pub use stage::{Sink, Stage};
-pub use values::{Encoding, broadcast, publication};
+pub use values::{Encoding, broadcast, client_frames, publication};

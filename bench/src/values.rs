@@ -57,6 +57,11 @@ impl Encoding {
 /// Never: the names in it are valid.
 #[must_use]
 pub fn publication() -> Arc<Publication> {
+    numbered(123_456)
+}
+
+/// The publication at an offset.
+pub(crate) fn numbered(offset: u64) -> Arc<Publication> {
     Arc::new(Publication {
         channel: Channel::new("bench").expect("a channel's name"),
         payload: Payload::json(Bytes::from_static(PAYLOAD.as_bytes())),
@@ -64,9 +69,27 @@ pub fn publication() -> Arc<Publication> {
         tags: Arc::default(),
         info: None,
         exclude: None,
-        stamp: Some(Stamp { position: Position { epoch: Epoch::from("abcdefgh"), offset: 123_456 }, prev: 123_455 }),
+        stamp: Some(Stamp { position: position(offset), prev: offset - 1 }),
         time_ms: 1_700_000_000_000,
     })
+}
+
+/// A place in its stream.
+pub(crate) fn position(offset: u64) -> Position {
+    Position { epoch: Epoch::from("abcdefgh"), offset }
+}
+
+/// What a client sends so many times: a command to publish, in a masked text frame.
+#[must_use]
+pub fn client_frames(count: usize) -> Vec<u8> {
+    let text = format!(r#"{{"id":4,"publish":{{"channel":"bench","data":{PAYLOAD}}}}}"#);
+    let mask = [0x5A, 0x0F, 0xC3, 0x81];
+    let length = u16::try_from(text.len()).expect("a short text").to_be_bytes();
+    // A final text frame whose length is in the two bytes behind the marker.
+    let mut frame = vec![0x81, 0x80 | 126, length[0], length[1]];
+    frame.extend(mask);
+    frame.extend(text.bytes().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+    frame.repeat(count)
 }
 
 /// The same for subscribers.

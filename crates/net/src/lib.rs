@@ -3,6 +3,7 @@
 //! - [`Listener`], [`serve`], [`Site`]: where to listen, and what is there by path
 //! - [`Workers`]: the threads of a node's workers
 //! - [`Limits`]: what a peer may do
+//! - [`Reader`]: how its bytes become messages, for benchmarks
 //! - [`Proxies`]: the balancers in front of a listener
 //! - [`Tls`]: the certificate of a listener, which may change
 //!
@@ -22,6 +23,7 @@ mod limits;
 mod metrics;
 mod origin;
 mod proxies;
+mod reader;
 mod reassembly;
 mod server;
 mod site;
@@ -33,6 +35,7 @@ mod workers;
 
 pub use limits::Limits;
 pub use proxies::Proxies;
+pub use reader::Reader;
 pub use server::{Error, Listener, serve};
 pub use site::{BoxError, Handler, RpcBody, RpcHandler, Site};
 pub use tls::{ClientName, Tls, TlsError, TlsFiles, keep_fresh, refresh_and_tell};
