@@ -10,6 +10,9 @@ use crate::outcome::Spread;
 /// Colours of the page.
 const COLOURS: usize = 6;
 
+/// A line of so few points shows each.
+const FEW: usize = 12;
+
 /// The drawing's width; it is scaled to the page's column.
 const WIDTH: f64 = 640.0;
 
@@ -36,6 +39,8 @@ pub(crate) enum Scale {
     Linear,
     /// By powers of ten.
     Logarithmic,
+    /// By powers of two.
+    Doubling,
     /// Shares of a distribution: each nine has as much room as the one before.
     Nines,
 }
@@ -100,23 +105,16 @@ pub(crate) fn lines(title: &str, (x_scale, y_scale): (Scale, Scale), unit: Unit,
     let x = |value| left + place(x_scale, value, x_range) * (WIDTH - left - right);
     let y = |value| height - bottom - place(y_scale, value, y_range) * (height - top - bottom);
     let mut svg = open(title, height);
-    // Bytes are shown by powers of 1,024, and round only if counted so.
-    let step = match unit {
-        Unit::Bytes => 1024_f64.powf(y_range.1.max(1.0).log(1024.0).floor()),
-        _ => 1.0,
-    };
-    for tick in ticks(y_scale, (y_range.0 / step, y_range.1 / step)).into_iter().map(|tick| tick * step) {
+    for (tick, shown) in value_ticks(y_scale, y_range, unit) {
         let y = y(tick);
         put(&mut svg, format_args!(r#"<path class="g" d="M{left} {y:.1}H{}"/>"#, WIDTH - right));
-        put(
-            &mut svg,
-            format_args!(r#"<text class="l" x="{}" y="{:.1}">{}</text>"#, left - 8.0, y + 4.0, unit.show(tick)),
-        );
+        put(&mut svg, format_args!(r#"<text class="l" x="{}" y="{:.1}">{shown}</text>"#, left - 8.0, y + 4.0));
     }
     for tick in ticks(x_scale, x_range) {
         let label = match x_scale {
             Scale::Nines => format!("{} %", (tick * 1e6).round() / 1e4),
-            Scale::Linear | Scale::Logarithmic => format!("{tick} s"),
+            Scale::Linear => format!("{tick} s"),
+            Scale::Logarithmic | Scale::Doubling => tick.to_string(),
         };
         let y = height - 8.0;
         put(&mut svg, format_args!(r#"<text class="m" x="{:.1}" y="{y}">{label}</text>"#, x(tick)));
@@ -136,6 +134,18 @@ pub(crate) fn lines(title: &str, (x_scale, y_scale): (Scale, Scale), unit: Unit,
             ),
         );
     }
+    for (number, line) in lines.iter().enumerate().filter(|(_, line)| line.points.len() <= FEW) {
+        for point in &line.points {
+            let (x, y, colour) = (x(point.0), y(point.1), number % COLOURS);
+            let (name, shown) = (escape(&line.name), unit.show(point.1));
+            put(
+                &mut svg,
+                format_args!(
+                    r#"<circle cx="{x:.1}" cy="{y:.1}" r="3.5" fill="var(--c{colour})"><title>{name}: {shown}</title></circle>"#
+                ),
+            );
+        }
+    }
     svg.push_str("</svg>");
     figure(title, &svg, lines.iter().map(|line| line.name.as_str()))
 }
@@ -150,6 +160,7 @@ impl Scale {
         match self {
             Self::Linear => value,
             Self::Logarithmic => value.max(1e-6).log10(),
+            Self::Doubling => value.max(1.0).log2(),
             Self::Nines => -(1.0 - value).max(1e-5).log10(),
         }
     }
@@ -167,8 +178,24 @@ fn range(scale: Scale, values: impl Iterator<Item = f64>) -> (f64, f64) {
     }
     match scale {
         Scale::Linear => (0.0, if high > 0.0 { high * 1.05 } else { 1.0 }),
-        Scale::Logarithmic => (low.floor(), if high.ceil() > low.floor() { high.ceil() } else { low.floor() + 1.0 }),
+        Scale::Logarithmic | Scale::Doubling => {
+            (low.floor(), if high.ceil() > low.floor() { high.ceil() } else { low.floor() + 1.0 })
+        }
         Scale::Nines => (0.0, high.max(1.0)),
+    }
+}
+
+/// Ticks of an axis of values, and what is written there: round in the unit that is written.
+fn value_ticks(scale: Scale, (low, high): (f64, f64), unit: Unit) -> Vec<(f64, String)> {
+    match unit {
+        Unit::Bytes => {
+            let power = high.max(1.0).log(1024.0).floor().min(3.0);
+            let (step, name) = (1024_f64.powf(power), ["B", "KiB", "MiB", "GiB"][power as usize]);
+            let ticks = ticks(scale, (low / step, high / step)).into_iter();
+            ticks.map(|tick| (tick * step, format!("{tick} {name}"))).collect()
+        }
+        Unit::Milliseconds => ticks(scale, (low, high)).into_iter().map(|tick| (tick, format!("{tick} ms"))).collect(),
+        _ => ticks(scale, (low, high)).into_iter().map(|tick| (tick, unit.show(tick))).collect(),
     }
 }
 
@@ -185,7 +212,8 @@ fn ticks(scale: Scale, (low, high): (f64, f64)) -> Vec<f64> {
             (0..=(high / step) as usize).map(|number| round(number as f64 * step)).collect()
         }
         Scale::Logarithmic => (low as i32..=high as i32).map(|power| 10_f64.powi(power)).collect(),
-        Scale::Nines => [0.0, 0.5, 0.9, 0.99, 0.999, 0.9999, 1.0]
+        Scale::Doubling => (low as i32..=high as i32).map(|power| 2_f64.powi(power)).collect(),
+        Scale::Nines => [0.5, 0.9, 0.99, 0.999, 0.9999, 1.0]
             .into_iter()
             .filter(|share| scale.stretch(*share) <= high + 1e-9)
             .collect(),
@@ -230,12 +258,18 @@ mod tests {
         assert_eq!(ticks(Scale::Linear, (0.0, 0.31)), [0.0, 0.1, 0.2, 0.3]);
         assert_eq!(ticks(Scale::Linear, (0.0, 8_400_000.0)), [0.0, 2e6, 4e6, 6e6, 8e6]);
         assert_eq!(ticks(Scale::Logarithmic, (-1.0, 2.0)), [0.1, 1.0, 10.0, 100.0]);
-        assert_eq!(ticks(Scale::Nines, (0.0, 3.0)), [0.0, 0.5, 0.9, 0.99, 0.999]);
+        assert_eq!(ticks(Scale::Doubling, (0.0, 4.0)), [1.0, 2.0, 4.0, 8.0, 16.0]);
+        assert_eq!(ticks(Scale::Nines, (0.0, 3.0)), [0.5, 0.9, 0.99, 0.999]);
+        let shown = |scale, range, unit| {
+            value_ticks(scale, range, unit).into_iter().map(|(_, shown)| shown).collect::<Vec<_>>()
+        };
+        assert_eq!(shown(Scale::Linear, (0.0, 6e6), Unit::Bytes), ["0 MiB", "2 MiB", "4 MiB"]);
+        assert_eq!(shown(Scale::Logarithmic, (-2.0, 0.0), Unit::Milliseconds), ["0.01 ms", "0.1 ms", "1 ms"]);
     }
 
     #[test]
     fn axes_have_a_length_whatever_the_values() {
-        for scale in [Scale::Linear, Scale::Logarithmic, Scale::Nines] {
+        for scale in [Scale::Linear, Scale::Logarithmic, Scale::Doubling, Scale::Nines] {
             for values in [&[][..], &[0.0], &[7.0, 7.0], &[1.0]] {
                 let (low, high) = range(scale, values.iter().copied());
                 assert!(high > low && (high - low).is_finite(), "{scale:?} {values:?}");

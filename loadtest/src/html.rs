@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::chart::{Bars, Line, Scale, bars, escape, lines};
+use crate::chart::{self, Bars, Line, Scale, bars, escape};
 use crate::engine::{Report, Session};
 use crate::figure::{Figure, Unit};
 use crate::outcome::{Point, Row, Run};
@@ -38,6 +38,17 @@ const BARS: &[&[Figure]] = &[
     &[Figure::HandshakesPerSecond],
     &[Figure::OperationCpu],
     &[Figure::ConnectionBytes, Figure::ConnectionBytesRested, Figure::ConnectionBytesUsed],
+];
+
+/// Figures that get lines over the publications in flight, where several numbers of them were measured: of values that grow
+/// with each step bars would show the largest alone.
+const OVER_WINDOWS: &[(&str, Unit, &[Figure])] = &[
+    (
+        "per CPU second, by publications in flight",
+        Unit::Rate,
+        &[Figure::DeliveriesPerCpuSecond, Figure::LimitPerCpuSecond],
+    ),
+    ("latency, by publications in flight", Unit::Milliseconds, &[Figure::LatencyP50, Figure::LatencyP99]),
 ];
 
 /// The figures that come first, of which a scenario shows those that it has.
@@ -120,6 +131,9 @@ fn charts(report: &Report) -> String {
     let rows = &report.rows;
     let labels: Vec<&str> = rows.iter().map(|row| row.label.as_str()).collect();
     let mut text = "<div class=\"charts\">\n".to_owned();
+    for &(title, unit, figures) in OVER_WINDOWS {
+        text.push_str(&over_windows(rows, title, unit, figures));
+    }
     for figures in BARS {
         text.push_str(&bar_chart(rows, figures));
     }
@@ -135,7 +149,7 @@ fn charts(report: &Report) -> String {
         .collect();
     if !latencies.is_empty() {
         let scales = (Scale::Nines, Scale::Logarithmic);
-        text.push_str(&lines("latency by share of the deliveries", scales, Unit::Milliseconds, &latencies));
+        text.push_str(&chart::lines("latency by share of the deliveries", scales, Unit::Milliseconds, &latencies));
     }
     let curves: [(&str, Unit, Coordinate); 3] = [
         ("deliveries per second over time", Unit::Rate, |point| Some(point.deliveries)),
@@ -145,11 +159,23 @@ fn charts(report: &Report) -> String {
     for (title, unit, value) in curves {
         let curves: Vec<Line> = firsts.iter().filter_map(|run| curve(run, value)).collect();
         if !curves.is_empty() {
-            text.push_str(&lines(title, (Scale::Linear, Scale::Linear), unit, &curves));
+            text.push_str(&chart::lines(title, (Scale::Linear, Scale::Linear), unit, &curves));
         }
     }
     text.push_str("</div>\n");
     text
+}
+
+fn over_windows(rows: &[Row], title: &str, unit: Unit, figures: &[Figure]) -> String {
+    let line = |figure: &Figure| Line {
+        name: figure.title().to_owned(),
+        points: rows.iter().filter_map(|row| Some((f64::from(row.window?), row.figures.get(figure)?.median))).collect(),
+    };
+    let lines: Vec<Line> = figures.iter().map(line).filter(|line| line.points.len() > 2).collect();
+    if lines.is_empty() {
+        return String::new();
+    }
+    chart::lines(title, (Scale::Doubling, Scale::Logarithmic), unit, &lines)
 }
 
 /// Bars of those figures that there are, for those rows that have one; nothing where a single bar would be left.

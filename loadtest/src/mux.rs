@@ -4,7 +4,7 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use rustix::buffer::spare_capacity;
-use rustix::event::epoll;
+use rustix::event::{PollFd, PollFlags, epoll, poll};
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
@@ -114,16 +114,19 @@ impl Mux {
         let mut few = self.ready.len() < MANY;
         self.ready.clear();
         let moment = (MOMENT * self.connections.len() as u32).min(LONGEST_MOMENT);
-        let patience = match self.idle {
-            Idle::Sleep => timeout,
-            Idle::Spin => Duration::ZERO,
-        };
+        if self.idle == Idle::Sleep && !timeout.is_zero() {
+            // epoll itself would count in milliseconds, and a publication on a schedule would be late by up to one.
+            match poll(&mut [PollFd::new(&self.epoll, PollFlags::IN)], Some(&timespec(timeout))) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(error).context("poll"),
+            }
+        }
         loop {
             if self.idle == Idle::Spin && few {
                 clock::spin(moment);
             }
             few = true;
-            match epoll::wait(&self.epoll, spare_capacity(&mut self.ready), Some(&timespec(patience))) {
+            match epoll::wait(&self.epoll, spare_capacity(&mut self.ready), Some(&timespec(Duration::ZERO))) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(error) => return Err(error).context("epoll_wait"),
             }

@@ -15,6 +15,9 @@ pub(crate) type Figures = BTreeMap<Figure, f64>;
 pub(crate) struct Run {
     /// Which of the scenario's points: "W = 4", "1,000/s". Runs of one label are repetitions.
     pub(crate) label: String,
+    /// The publications in flight, in a closed loop.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) window: Option<u32>,
     /// What was measured.
     pub(crate) figures: Figures,
     /// Latencies that shares of the deliveries did not exceed.
@@ -55,6 +58,9 @@ pub(crate) struct Point {
 pub(crate) struct Row {
     /// The label.
     pub(crate) label: String,
+    /// The publications in flight, in a closed loop.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) window: Option<u32>,
     /// Repetitions.
     pub(crate) runs: usize,
     /// By figure.
@@ -126,9 +132,9 @@ pub(crate) fn rows(runs: &[Run]) -> Vec<Row> {
 
 fn row<'a>(label: &str, runs: impl Iterator<Item = &'a Run>) -> Row {
     let mut values: BTreeMap<Figure, Vec<f64>> = BTreeMap::new();
-    let mut count = 0;
+    let (mut count, mut window) = (0, None);
     for run in runs {
-        count += 1;
+        (count, window) = (count + 1, run.window);
         for (&figure, &value) in &run.figures {
             values.entry(figure).or_default().push(value);
         }
@@ -139,7 +145,7 @@ fn row<'a>(label: &str, runs: impl Iterator<Item = &'a Run>) -> Row {
         median: median(values).unwrap_or(f64::NAN),
     };
     let figures = values.into_iter().map(|(figure, values)| (figure, spread(values))).collect();
-    Row { label: label.to_owned(), runs: count, figures }
+    Row { label: label.to_owned(), window, runs: count, figures }
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! the raw limit at the frames per write that the server reached.
 
 use super::Bench;
-use super::measured::{Pace, beside_limit, measure};
+use super::measured::{Pace, beside_limit, frames_per_write, measure};
 use crate::error::Error;
 use crate::figure::Figure;
 use crate::floor;
@@ -38,11 +38,13 @@ fn closed(load: &FanOut, window: u32, bench: &mut Bench<'_>) -> Result<(), Error
     let mut traffic = bench.open(layout, load.publishers, load.payload, Idle::Spin)?;
     let (mut run, figures) = measure(&mut traffic, Pace::Window(window), load.seconds.0, bench)?;
     run.label = format!("W = {window}");
+    run.window = Some(window);
     let faults = traffic.faults().clone();
     // Its sockets make room for those of the limit.
     drop(traffic);
     if load.limit && !bench.servers.pids.is_empty() {
-        beside_limit(&mut run, &figures, load.subscribers, load.seconds.0, bench)?;
+        let frames = frames_per_write(&run, &figures);
+        beside_limit(&mut run, &figures, frames, load.subscribers, load.seconds.0, bench)?;
     }
     bench.note(run, &faults);
     Ok(())

@@ -72,18 +72,23 @@ pub(super) fn measure(
     Ok((run, figures))
 }
 
+/// Frames per write: as the server counts them, else by segments, in which everything else on this machine is counted, too.
+pub(super) fn frames_per_write(run: &Run, figures: &Figures) -> f64 {
+    let told = run.figures.get(&Figure::FramesPerWriteByServer).copied();
+    told.or(figures.frames_per_write).unwrap_or(figures.frames_per_read).max(1.0)
+}
+
 /// Measures the raw limit for as many sockets, at the frames per write that a run reached, and sets the run against it.
 pub(super) fn beside_limit(
     run: &mut Run,
     figures: &Figures,
+    frames_per_write: f64,
     sockets: u32,
     span: Duration,
     bench: &Bench<'_>,
 ) -> Result<(), Error> {
-    let frames = figures.frames_per_write.unwrap_or(figures.frames_per_read).max(1.0);
-    bench.progress.now(format_args!("the raw limit at {frames:.2} frames per write"));
-    let plan =
-        limit::Plan { sockets, frame_bytes: figures.bytes_per_delivery.round() as u32, frames_per_write: frames, span };
+    bench.progress.now(format_args!("the raw limit at {frames_per_write:.2} frames per write"));
+    let plan = limit::Plan { sockets, frame_bytes: figures.bytes_per_delivery.round() as u32, frames_per_write, span };
     let limit = limit::measure(&plan, bench.server_core, bench.client.core)?.figures;
     run.set_some(Figure::LimitPerCpuSecond, limit.per_cpu_second);
     let share = figures.per_cpu_second.zip(limit.per_cpu_second).map(|(own, all)| own / all);

@@ -83,7 +83,9 @@ fn measure(load: &Resume, prefix: &str, bench: &mut Bench<'_>) -> Result<(), Err
     // Its sockets make room for those of the limit.
     drop(traffic);
     if load.limit && !pids.is_empty() {
-        beside_limit(&mut run, &figures, load.clients, LIMIT, bench)?;
+        // Each client gets one answer, in one write, and reads it at once.
+        let frames = figures.frames_per_read.max(1.0);
+        beside_limit(&mut run, &figures, frames, load.clients, LIMIT, bench)?;
     }
     bench.note(run, &faults);
     Ok(())
