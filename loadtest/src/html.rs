@@ -31,17 +31,15 @@ const STYLE: &str = include_str!("report.css");
 
 /// Figures that get bars: those of a line together in one chart.
 const BARS: &[&[Figure]] = &[
-    &[Figure::DeliveriesPerCpuSecond, Figure::LimitPerCpuSecond],
     &[Figure::ShareOfLimit],
-    &[Figure::LatencyP50, Figure::LatencyP99],
     &[Figure::HandshakeCpu],
     &[Figure::HandshakesPerSecond],
     &[Figure::OperationCpu],
     &[Figure::ConnectionBytes, Figure::ConnectionBytesRested, Figure::ConnectionBytesUsed],
 ];
 
-/// Figures that get lines over the publications in flight, where several numbers of them were measured: of values that grow
-/// with each step bars would show the largest alone.
+/// Figures that get lines over the publications in flight, where several numbers of them were measured, else bars, too: of
+/// values that grow with each step bars would show the largest alone.
 const OVER_WINDOWS: &[(&str, Unit, &[Figure])] = &[
     (
         "per CPU second, by publications in flight",
@@ -132,7 +130,7 @@ fn charts(report: &Report) -> String {
     let labels: Vec<&str> = rows.iter().map(|row| row.label.as_str()).collect();
     let mut text = "<div class=\"charts\">\n".to_owned();
     for &(title, unit, figures) in OVER_WINDOWS {
-        text.push_str(&over_windows(rows, title, unit, figures));
+        text.push_str(&over_windows(rows, title, unit, figures).unwrap_or_else(|| bar_chart(rows, figures)));
     }
     for figures in BARS {
         text.push_str(&bar_chart(rows, figures));
@@ -166,16 +164,14 @@ fn charts(report: &Report) -> String {
     text
 }
 
-fn over_windows(rows: &[Row], title: &str, unit: Unit, figures: &[Figure]) -> String {
+/// `None` where fewer than three windows were measured.
+fn over_windows(rows: &[Row], title: &str, unit: Unit, figures: &[Figure]) -> Option<String> {
     let line = |figure: &Figure| Line {
         name: figure.title().to_owned(),
         points: rows.iter().filter_map(|row| Some((f64::from(row.window?), row.figures.get(figure)?.median))).collect(),
     };
     let lines: Vec<Line> = figures.iter().map(line).filter(|line| line.points.len() > 2).collect();
-    if lines.is_empty() {
-        return String::new();
-    }
-    chart::lines(title, (Scale::Doubling, Scale::Logarithmic), unit, &lines)
+    (!lines.is_empty()).then(|| chart::lines(title, (Scale::Doubling, Scale::Logarithmic), unit, &lines))
 }
 
 /// Bars of those figures that there are, for those rows that have one; nothing where a single bar would be left.
