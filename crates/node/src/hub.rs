@@ -2,7 +2,7 @@
 
 mod joining;
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
 use std::fmt;
 use std::rc::Rc;
@@ -60,8 +60,7 @@ impl Hub {
         let channel = Rc::new(LocalChannel {
             name: name.clone(),
             groups: RefCell::default(),
-            joining: RefCell::default(),
-            position: RefCell::default(),
+            stream: OnceCell::new(),
             members: Cell::new(0),
             dirty: Cell::new(false),
             heat: Heat::default(),
@@ -96,10 +95,12 @@ impl Hub {
     #[must_use]
     pub(crate) fn lose(&self, channel: &Channel, from: &Position, top: &Position) -> Option<Gap> {
         let channel = self.channels.borrow().get(channel).cloned()?;
-        channel.joining.borrow().iter().for_each(|joining| joining.lose(from, top));
-        // A channel that a subscriber's own read has brought further stays there.
-        if let Some(at) = channel.position.borrow_mut().as_mut().filter(|at| *at == from) {
-            *at = top.clone();
+        if let Some(stream) = channel.stream.get() {
+            stream.joining.borrow().iter().for_each(|joining| joining.lose(from, top));
+            // A channel that a subscriber's own read has brought further stays there.
+            if let Some(at) = stream.position.borrow_mut().as_mut().filter(|at| *at == from) {
+                *at = top.clone();
+            }
         }
         Some(channel.gap())
     }
@@ -111,8 +112,8 @@ impl Hub {
         if let Broadcast::Publication(publication) = broadcast {
             let new = channel.advance(publication, &mut outcome);
             // Old for the channel may be new for a subscriber that read the history earlier than another one.
-            for joining in channel.joining.borrow().iter() {
-                joining.hold(publication);
+            if let Some(stream) = channel.stream.get() {
+                stream.joining.borrow().iter().for_each(|joining| joining.hold(publication));
             }
             if !new {
                 outcome.late = channel.gap().unpositioned;
@@ -136,14 +137,21 @@ impl Hub {
 pub(crate) struct LocalChannel {
     pub(crate) name: Channel,
     pub(crate) groups: RefCell<SmallVec<[Group; 1]>>,
-    /// Subscribers whose history is being read.
-    joining: RefCell<Vec<Rc<Joining>>>,
-    /// The last publication dispatched here, in a channel with a stream.
-    position: RefCell<Option<Position>>,
+    /// `None` until there is a position, or somebody reads the history.
+    stream: OnceCell<Box<Stream>>,
     /// Subscriptions in any state.
     members: Cell<u32>,
     pub(crate) dirty: Cell<bool>,
     pub(crate) heat: Heat,
+}
+
+/// Where a channel with history stands on one worker.
+#[derive(Default)]
+struct Stream {
+    /// Subscribers whose history is being read.
+    joining: RefCell<Vec<Rc<Joining>>>,
+    /// The last publication dispatched here.
+    position: RefCell<Option<Position>>,
 }
 
 impl LocalChannel {
@@ -166,7 +174,7 @@ impl LocalChannel {
     /// Begins to hold publications for a subscriber whose history is being read.
     pub(crate) fn begin_join(self: &Rc<Self>) -> JoinGuard {
         let joining = Rc::new(Joining::default());
-        self.joining.borrow_mut().push(Rc::clone(&joining));
+        self.stream().joining.borrow_mut().push(Rc::clone(&joining));
         JoinGuard { channel: Rc::clone(self), joining }
     }
 
@@ -187,7 +195,8 @@ impl LocalChannel {
                 groups.len() - 1
             });
         let group = &mut groups[found];
-        subscription.place.set(Some((found as u8, group.entries.len() as u32)));
+        subscription.set_place(found as u8, group.entries.len() as u32);
+        make_room(&mut group.entries);
         group.entries.push(Entry {
             outlet: Rc::clone(outlet),
             subscription: Rc::clone(subscription),
@@ -198,12 +207,12 @@ impl LocalChannel {
 
     /// Ends the delivery to a live subscriber.
     pub(crate) fn deactivate(&self, subscription: &Subscription) {
-        let Some((group, index)) = subscription.place.take() else { return };
-        let group = &mut self.groups.borrow_mut()[group as usize];
+        let Some((number, index)) = subscription.take_place() else { return };
+        let group = &mut self.groups.borrow_mut()[number as usize];
         // The last entry moves into the hole; `done` keeps a running sweep from serving it twice.
         group.entries.swap_remove(index as usize);
         if let Some(moved) = group.entries.get(index as usize) {
-            moved.subscription.place.set(subscription_place(moved, index));
+            moved.subscription.set_place(number, index);
         }
         if group.entries.is_empty() {
             group.entries.shrink_to_fit();
@@ -213,7 +222,7 @@ impl LocalChannel {
     /// Checks a publication's place against the one before. False for what was dispatched already.
     fn advance(&self, publication: &Publication, outcome: &mut Outcome) -> bool {
         let Some(Stamp { position, prev }) = &publication.stamp else { return true };
-        let mut current = self.position.borrow_mut();
+        let mut current = self.stream().position.borrow_mut();
         if let Some(current) = current.as_ref() {
             let same_life = current.epoch == position.epoch;
             if same_life && position.offset <= current.offset {
@@ -225,6 +234,10 @@ impl LocalChannel {
         }
         *current = Some(position.clone());
         true
+    }
+
+    fn stream(&self) -> &Stream {
+        self.stream.get_or_init(Box::default)
     }
 
     /// The live subscriptions, as those who miss something.
@@ -247,36 +260,31 @@ impl LocalChannel {
             Broadcast::Join(..) | Broadcast::Leave(..) => (false, None, 0),
         };
         let mut groups = self.groups.borrow_mut();
-        let mut added = 0;
+        // What each group before has got.
+        let mut fresh: SmallVec<[usize; 4]> = SmallVec::new();
         for index in 0..groups.len() {
+            fresh.push(0);
             let (earlier, rest) = groups.split_at_mut(index);
             let group = &mut rest[0];
             if group.entries.is_empty() || !(for_all || group.audience == Audience::JoinLeave) {
                 continue;
             }
             let start = group.batch.len();
-            let twin = earlier.iter().find(|twin| twin.fresh > 0 && twin.encoder.name() == group.encoder.name());
-            if let Some(twin) = twin {
-                group.batch.extend_from_slice(&twin.batch[twin.batch.len() - twin.fresh..]);
+            let mut others = earlier.iter().zip(&fresh);
+            let twin = others.find(|(twin, fresh)| **fresh > 0 && twin.encoder.name() == group.encoder.name());
+            if let Some((twin, fresh)) = twin {
+                group.batch.extend_from_slice(&twin.batch[twin.batch.len() - fresh..]);
             } else if let Err(disconnect) = group.encoder.encode(broadcast, &mut group.batch) {
                 let ended = group.entries.iter().map(|entry| (entry.outlet.key.get(), disconnect.clone()));
                 outcome.ended.extend(ended);
             }
-            group.fresh = group.batch.len() - start;
-            if group.fresh > 0 {
-                added += group.fresh;
+            fresh[index] = group.batch.len() - start;
+            if fresh[index] > 0 {
                 group.marks.push(Mark { end: group.batch.len() as u32, exclude, at, time_ms });
             }
         }
-        for group in groups.iter_mut() {
-            group.fresh = 0;
-        }
-        added
+        fresh.iter().sum()
     }
-}
-
-fn subscription_place(moved: &Entry, index: u32) -> Option<(u8, u32)> {
-    moved.subscription.place.get().map(|(group, _)| (group, index))
 }
 
 /// What a group's subscribers want beside publications.
@@ -302,8 +310,6 @@ pub(crate) struct Group {
     pub(crate) sealed: u32,
     /// A sweep of an earlier batch is on its way.
     pub(crate) sweeping: bool,
-    /// The bytes the current dispatch added.
-    fresh: usize,
 }
 
 impl Group {
@@ -316,7 +322,6 @@ impl Group {
             marks: Vec::new(),
             sealed: 0,
             sweeping: false,
-            fresh: 0,
         }
     }
 }
@@ -343,8 +348,27 @@ pub(crate) struct Mark {
     pub(crate) time_ms: i64,
 }
 
+/// Makes room for one more, and for few beyond it: there are so many lists that doubling each would be a third of their memory.
+pub(crate) fn make_room<T>(list: &mut Vec<T>) {
+    if list.len() == list.capacity() {
+        list.reserve_exact(list.len() / 4 + 1);
+    }
+}
+
 impl fmt::Debug for LocalChannel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LocalChannel").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_channel_is_small() {
+        // With the counts of its `Rc` this makes 192, a size the allocator has.
+        assert!(size_of::<LocalChannel>() <= 176, "{}", size_of::<LocalChannel>());
+        assert!(size_of::<Entry>() <= 32, "{}", size_of::<Entry>());
     }
 }

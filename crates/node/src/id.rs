@@ -1,7 +1,5 @@
 //! Random names.
 
-use std::fmt::Write;
-
 /// A random UUID (RFC 9562 §5.4).
 pub(crate) fn random() -> [u8; 16] {
     let mut id = [0; 16];
@@ -13,13 +11,14 @@ pub(crate) fn random() -> [u8; 16] {
 
 /// The usual text form of a UUID.
 pub(crate) fn format(id: &[u8; 16]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut text = String::with_capacity(36);
     for (index, byte) in id.iter().enumerate() {
         if matches!(index, 4 | 6 | 8 | 10) {
             text.push('-');
         }
-        // Writing into a string does not fail.
-        let _ = write!(text, "{byte:02x}");
+        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
+        text.push(char::from(DIGITS[usize::from(byte & 0xf)]));
     }
     text
 }

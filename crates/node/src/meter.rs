@@ -36,7 +36,8 @@ impl Meter {
 
     /// A publication was dispatched to so many subscribers of a channel.
     pub(crate) fn dispatched(&self, channel: &Rc<LocalChannel>, subscribers: usize) {
-        self.hot.borrow_mut().count(channel, subscribers as u64, self.period.get());
+        let subscribers = u32::try_from(subscribers).unwrap_or(u32::MAX);
+        self.hot.borrow_mut().count(channel, subscribers, self.period.get());
     }
 
     /// Begins another period if this one is over.
@@ -126,12 +127,12 @@ impl Latencies {
     const MAX_MICROS: u64 = 60_000_000;
 }
 
-/// How hot a channel is in a period.
+/// How hot a channel is in a period, which is far too short for numbers that these could not hold.
 #[derive(Default)]
 pub(crate) struct Heat {
     period: Cell<u32>,
-    publications: Cell<u64>,
-    deliveries: Cell<u64>,
+    publications: Cell<u32>,
+    deliveries: Cell<u32>,
     listed: Cell<bool>,
 }
 
@@ -141,19 +142,19 @@ pub(crate) struct Heat {
 struct Hot {
     list: Vec<Rc<LocalChannel>>,
     /// No channel of a full list is cooler.
-    floor: u64,
+    floor: u32,
 }
 
 impl Hot {
-    fn count(&mut self, channel: &Rc<LocalChannel>, subscribers: u64, period: u32) {
+    fn count(&mut self, channel: &Rc<LocalChannel>, subscribers: u32, period: u32) {
         let heat = &channel.heat;
         if heat.period.replace(period) != period {
             heat.publications.set(0);
             heat.deliveries.set(0);
             heat.listed.set(false);
         }
-        heat.publications.set(heat.publications.get() + 1);
-        heat.deliveries.set(heat.deliveries.get() + subscribers);
+        heat.publications.set(heat.publications.get().saturating_add(1));
+        heat.deliveries.set(heat.deliveries.get().saturating_add(subscribers));
         if heat.listed.get() || heat.deliveries.get() <= self.floor {
             return;
         }
@@ -177,8 +178,8 @@ impl Hot {
         let hot = |channel: Rc<LocalChannel>| HotChannel {
             channel: channel.name.clone(),
             subscribers: channel.members() as u64,
-            publications_per_second: channel.heat.publications.get() as f64 / seconds,
-            deliveries_per_second: channel.heat.deliveries.get() as f64 / seconds,
+            publications_per_second: f64::from(channel.heat.publications.get()) / seconds,
+            deliveries_per_second: f64::from(channel.heat.deliveries.get()) / seconds,
         };
         let mut list = self.list;
         list.sort_by_key(|channel| std::cmp::Reverse(channel.heat.deliveries.get()));

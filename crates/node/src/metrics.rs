@@ -8,6 +8,7 @@ use fanwire_wire::Disconnect;
 use metrics::{
     Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
+use parking_lot::Mutex;
 
 use crate::moving::Why;
 
@@ -30,6 +31,10 @@ pub(crate) struct Metrics {
     pub(crate) lost_late: Counter,
     pub(crate) broker_errors: Counter,
     moved: [Counter; Why::ALL.len()],
+    /// By protocol, from its first connection on.
+    connections: Arc<Mutex<Vec<(&'static str, Gauge)>>>,
+    /// By reason.
+    disconnects: Arc<[(&'static str, Counter)]>,
 }
 
 impl Metrics {
@@ -91,9 +96,6 @@ impl Metrics {
         );
         describe_counter!("fanwire_disconnects_total", "Connections that ended, by reason");
         describe_counter!("fanwire_broker_errors_total", "Requests the broker could not serve");
-        for disconnect in Disconnect::ALL {
-            disconnects(disconnect).increment(0);
-        }
         let lost = |how| counter!("fanwire_unnoticed_losses_total", "how" => how);
         Self {
             publications: Count::of(counter!("fanwire_publications_total")),
@@ -113,11 +115,33 @@ impl Metrics {
             lost_late: lost("late"),
             broker_errors: counter!("fanwire_broker_errors_total"),
             moved: Why::ALL.map(|why| counter!("fanwire_moved_total", "why" => why.name())),
+            connections: Arc::default(),
+            disconnects: Disconnect::ALL.iter().map(|reason| (reason.name(), disconnects(reason.name()))).collect(),
         }
     }
 
     pub(crate) fn moved(&self, why: Why) {
         self.moved[why as usize].increment(1);
+    }
+
+    /// The gauge of open connections of one protocol.
+    pub(crate) fn connections(&self, protocol: &'static str) -> Gauge {
+        let mut known = self.connections.lock();
+        if let Some((_, gauge)) = known.iter().find(|(name, _)| *name == protocol) {
+            return gauge.clone();
+        }
+        let gauge = gauge!("fanwire_connections", "protocol" => protocol);
+        known.push((protocol, gauge.clone()));
+        gauge
+    }
+
+    /// Counts a connection that ended.
+    pub(crate) fn disconnected(&self, reason: &Disconnect) {
+        let name = reason.name();
+        match self.disconnects.iter().find(|(known, _)| *known == name) {
+            Some((_, counter)) => counter.increment(1),
+            None => disconnects(name).increment(1),
+        }
     }
 
     pub(crate) fn recovered(&self, complete: bool) {
@@ -147,14 +171,10 @@ impl Count {
     }
 }
 
-/// The gauge of open connections of one protocol.
-pub(crate) fn connections(protocol: &'static str) -> Gauge {
-    gauge!("fanwire_connections", "protocol" => protocol)
-}
-
-/// The counter of connections that ended for one reason.
-pub(crate) fn disconnects(reason: &Disconnect) -> Counter {
-    counter!("fanwire_disconnects_total", "reason" => reason.name())
+fn disconnects(reason: &'static str) -> Counter {
+    let counter = counter!("fanwire_disconnects_total", "reason" => reason);
+    counter.increment(0);
+    counter
 }
 
 impl Default for Metrics {

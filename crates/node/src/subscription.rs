@@ -1,6 +1,6 @@
 //! One client's subscription to one channel.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -12,7 +12,8 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 use crate::hub::LocalChannel;
 use crate::presence::Per;
 
-/// A subscription, from the moment it is asked for to the moment it is left.
+/// A subscription, from the moment it is asked for to the moment it is left. A node may have millions, most of them bare:
+/// what few have stands in [`Rare`].
 pub(crate) struct Subscription {
     pub(crate) channel: Rc<LocalChannel>,
     pub(crate) terms: Terms,
@@ -20,18 +21,23 @@ pub(crate) struct Subscription {
     /// It may be listed in presence.
     pub(crate) listed: Cell<bool>,
     pub(crate) join: Cell<Join>,
-    /// Shared with the one before it, of the same client and channel, whose farewell is still under way. `None` if other
-    /// clients see nothing of it.
-    pub(crate) turn: Option<Turn>,
-    /// Its group and index in the channel, while it is live.
-    pub(crate) place: Cell<Option<(u8, u32)>>,
-    /// The worker's second in which it ends; 0 for never.
-    pub(crate) expires: Cell<u32>,
-    /// When the token for it was made, in seconds of Unix time; 0 for long ago.
-    pub(crate) issued: Cell<u32>,
-    /// JSON that other clients see beside the user.
-    pub(crate) info: RefCell<Option<Box<Bytes>>>,
+    /// Its group in the channel and its index there, while it is live; [`NOWHERE`] otherwise.
+    group: Cell<u8>,
+    index: Cell<u32>,
+    rare: OnceCell<Box<Rare>>,
 }
+
+/// What a subscription has if it has a term, or if other clients see something of it.
+#[derive(Default)]
+struct Rare {
+    turn: Option<Turn>,
+    expires: Cell<u32>,
+    issued: Cell<u32>,
+    info: RefCell<Option<Box<Bytes>>>,
+}
+
+/// The index of a subscription that is not live. A group never has as many entries: each takes a descriptor.
+const NOWHERE: u32 = u32::MAX;
 
 /// Lets one at a time change what other clients see of a client in a channel.
 pub(crate) type Turn = Arc<Mutex<()>>;
@@ -92,9 +98,87 @@ pub(crate) enum Origin {
 }
 
 impl Subscription {
+    /// Begins one. `turn` is shared with the one before it, of the same client and channel, whose farewell is still under way;
+    /// `None` if other clients see nothing of it.
+    pub(crate) fn new(channel: Rc<LocalChannel>, terms: Terms, turn: Option<Turn>) -> Self {
+        let rare = OnceCell::new();
+        if turn.is_some() {
+            rare.get_or_init(|| Box::new(Rare { turn, ..Rare::default() }));
+        }
+        Self {
+            channel,
+            terms,
+            phase: Cell::new(Phase::Joining),
+            listed: Cell::default(),
+            join: Cell::default(),
+            group: Cell::default(),
+            index: Cell::new(NOWHERE),
+            rare,
+        }
+    }
+
+    /// Its group in the channel and its index there, while it is live.
+    pub(crate) fn place(&self) -> Option<(u8, u32)> {
+        (self.index.get() != NOWHERE).then(|| (self.group.get(), self.index.get()))
+    }
+
+    pub(crate) fn set_place(&self, group: u8, index: u32) {
+        self.group.set(group);
+        self.index.set(index);
+    }
+
+    /// Takes its place away.
+    pub(crate) fn take_place(&self) -> Option<(u8, u32)> {
+        let place = self.place();
+        self.index.set(NOWHERE);
+        place
+    }
+
+    /// The worker's second in which it ends; 0 for never.
+    pub(crate) fn expires(&self) -> u32 {
+        self.rare.get().map_or(0, |rare| rare.expires.get())
+    }
+
+    pub(crate) fn set_expires(&self, second: u32) {
+        if second != self.expires() {
+            self.rare().expires.set(second);
+        }
+    }
+
+    /// When the token for it was made, in seconds of Unix time; 0 for long ago.
+    pub(crate) fn issued(&self) -> u32 {
+        self.rare.get().map_or(0, |rare| rare.issued.get())
+    }
+
+    pub(crate) fn set_issued(&self, second: u32) {
+        if second != self.issued() {
+            self.rare().issued.set(second);
+        }
+    }
+
+    /// JSON that other clients see beside the user.
+    pub(crate) fn info(&self) -> Option<Bytes> {
+        self.rare.get().and_then(|rare| rare.info.borrow().as_deref().cloned())
+    }
+
+    pub(crate) fn set_info(&self, info: Option<Bytes>) {
+        if info.is_some() || self.rare.get().is_some() {
+            *self.rare().info.borrow_mut() = info.map(Box::new);
+        }
+    }
+
+    /// Lets one at a time change what other clients see of it; `None` if that is nothing.
+    pub(crate) fn turn(&self) -> Option<&Turn> {
+        self.rare.get().and_then(|rare| rare.turn.as_ref())
+    }
+
+    fn rare(&self) -> &Rare {
+        self.rare.get_or_init(Box::default)
+    }
+
     /// Waits until nobody else changes what other clients see of it: in the order of the calls, not of the first polls.
     pub(crate) fn queue(&self) -> impl Future<Output = Option<OwnedMutexGuard<()>>> + use<> {
-        let mut place = self.turn.clone().map(|turn| Box::pin(turn.lock_owned()));
+        let mut place = self.turn().cloned().map(|turn| Box::pin(turn.lock_owned()));
         let at_once = place.as_mut().and_then(|place| place.as_mut().now_or_never());
         async move {
             match (at_once, place) {
@@ -104,9 +188,10 @@ impl Subscription {
         }
     }
 
-    /// How long after its term it goes on: clients may be late, a backend is asked.
-    pub(crate) fn grace(&self, grace: u32) -> u32 {
-        if self.terms.renewed_by_hook { 0 } else { grace }
+    /// The worker's second in which it ends: `grace` after its term, for clients may be late; at once where a backend is asked.
+    pub(crate) fn ends(&self, grace: u32) -> Option<u32> {
+        let grace = if self.terms.renewed_by_hook { 0 } else { grace };
+        Some(self.expires()).filter(|term| *term != 0).map(|term| term + grace)
     }
 
     /// Whether it receives.
@@ -127,5 +212,16 @@ impl fmt::Debug for Subscription {
             .field("terms", &self.terms)
             .field("phase", &self.phase)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bare_subscription_is_small() {
+        // With the counts of its `Rc` this makes 48, which is what the allocator gives.
+        assert!(size_of::<Subscription>() <= 32, "{}", size_of::<Subscription>());
     }
 }

@@ -123,7 +123,7 @@ impl Client {
         let (Some(hook), Ok(hooks)) = (hook.filter(|hook| !hook.is_empty()), self.hooks()) else {
             return self.end_subscription(subscription, Unsubscribe::Expired);
         };
-        subscription.expires.set(self.patience());
+        subscription.set_expires(self.patience());
         let asked = hooks.sub_refresh(&hook, self.asker(), channel);
         let (client, subscription) = (Rc::clone(self), Rc::clone(subscription));
         tokio::task::spawn_local(async move {
@@ -134,10 +134,10 @@ impl Client {
             match lasting(answer) {
                 Ok(Renewal::Until { expire_at, info }) => {
                     if info.is_some() {
-                        *subscription.info.borrow_mut() = info.map(Box::new);
+                        subscription.set_info(info);
                     }
-                    subscription.expires.set(client.worker.second_of(expire_at));
-                    client.schedule();
+                    subscription.set_expires(client.worker.second_of(expire_at));
+                    client.schedule_end(&subscription);
                 }
                 Ok(Renewal::Expired) => client.end_subscription(&subscription, Unsubscribe::Expired),
                 Err(Failure::Disconnect(disconnect)) => client.close(disconnect),

@@ -1,6 +1,5 @@
 //! How a subscription begins: prepared with the broker, recovered, made live.
 
-use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -71,21 +70,14 @@ impl Client {
             positioned: options.recovery || options.positioning,
             renewed_by_hook: !options.sub_refresh_hook.is_empty() && wanted.origin != Origin::Capability,
         };
-        let subscription = Rc::new(Subscription {
-            channel: self.worker.hub().channel(&wanted.channel),
-            terms,
-            phase: Cell::new(Phase::Joining),
-            listed: Cell::default(),
-            join: Cell::default(),
-            turn: (terms.presence || terms.announced.is_some()).then(|| self.turn(&wanted.channel)),
-            place: Cell::default(),
-            expires: Cell::new(self.worker.second_of(wanted.grant.expire_at)),
-            issued: Cell::new(wanted.issued),
-            info: RefCell::new(wanted.grant.info.clone().map(Box::new)),
-        });
+        let turn = (terms.presence || terms.announced.is_some()).then(|| self.turn(&wanted.channel));
+        let subscription = Rc::new(Subscription::new(self.worker.hub().channel(&wanted.channel), terms, turn));
+        subscription.set_expires(self.worker.second_of(wanted.grant.expire_at));
+        subscription.set_issued(wanted.issued);
+        subscription.set_info(wanted.grant.info.clone());
         subscription.channel.enter();
         self.worker.subscription_began();
-        self.subscriptions.borrow_mut().push(Rc::clone(&subscription));
+        self.enlist(&subscription);
 
         let prepared = self.collect(&subscription, wanted, &options).await;
         if prepared.is_err() {
@@ -210,6 +202,7 @@ impl Client {
         let audience = if subscription.terms.hears_joins { Audience::JoinLeave } else { Audience::Publications };
         channel.activate(&subscription, &self.outlet, self.session.encoder(), audience);
         subscription.phase.set(Phase::Live);
+        self.schedule_end(&subscription);
         if subscription.terms.announced.is_some() {
             subscription.join.set(Join::Due);
             let (client, subscription, turn) = (Rc::clone(self), Rc::clone(&subscription), subscription.queue());

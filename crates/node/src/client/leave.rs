@@ -34,7 +34,7 @@ impl Client {
 
     pub(super) fn end_expired_subscriptions(self: &Rc<Self>, now: u32) {
         let grace = super::lifecycle::seconds(self.worker.node().config().client.expiry_grace);
-        let over = |s: &&Rc<Subscription>| s.expires.get() != 0 && s.expires.get() + s.grace(grace) <= now;
+        let over = |s: &&Rc<Subscription>| s.ends(grace).is_some_and(|end| end <= now);
         let expired: Vec<_> = self.subscriptions.borrow().iter().filter(over).cloned().collect();
         for subscription in expired {
             if subscription.terms.renewed_by_hook {
@@ -47,11 +47,9 @@ impl Client {
 
     /// Leaves every channel. What other clients see of it follows in a task.
     pub(super) fn leave_all(self: &Rc<Self>) {
-        let all = self.subscriptions.borrow().clone();
-        for subscription in all {
+        for subscription in self.subscriptions.take() {
             drop(self.depart(&subscription));
         }
-        self.subscriptions.borrow_mut().shrink_to_fit();
     }
 
     /// Ends a subscription: the delivery to it now, what other clients see of it in a task. The handle, if there is one,
@@ -79,13 +77,13 @@ impl Client {
     pub(super) fn turn(&self, channel: &Channel) -> Turn {
         let farewells = self.farewells.borrow();
         let before = farewells.iter().rfind(|before| before.channel.name == *channel);
-        before.and_then(|before| before.turn.clone()).unwrap_or_default()
+        before.and_then(|before| before.turn().cloned()).unwrap_or_default()
     }
 
     fn detach(&self, subscription: &Rc<Subscription>) {
         let channel = &subscription.channel;
         channel.deactivate(subscription);
-        self.subscriptions.borrow_mut().retain(|other| !Rc::ptr_eq(other, subscription));
+        self.strike(subscription);
         self.worker.subscription_ended();
         if channel.leave() {
             self.worker.hub().remove(channel);

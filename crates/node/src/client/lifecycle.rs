@@ -14,10 +14,10 @@ use super::{Client, Failure, Status, Subscribed, Timers};
 use crate::admission::Kind;
 use crate::authorizer::{AuthError, Grant, Identity};
 use crate::hooks::{ConnectQuestion, Welcome};
-use crate::metrics;
 use crate::moving::Why;
 use crate::outlet::{Outlet, Socket};
 use crate::protocol::{Event, Session};
+use crate::subscription::Subscription;
 use crate::{Namespace, Worker};
 
 /// What a client says when it connects.
@@ -97,7 +97,7 @@ impl Client {
         });
         client.outlet.key.set(worker.add(&client));
         client.schedule();
-        metrics::connections(protocol).increment(1);
+        worker.node().metrics().connections(protocol).increment(1);
         ClientGuard(client)
     }
 
@@ -315,13 +315,27 @@ impl Client {
             after(&self.timers.pinged, seconds(config.pong_timeout)),
         ]
         .into_iter()
-        .chain(subscriptions.iter().map(|subscription| after(&subscription.expires, subscription.grace(grace))))
+        .chain(subscriptions.iter().map(|subscription| subscription.ends(grace)))
         .flatten()
         .min();
-        let Some(next) = next else { return };
+        if let Some(next) = next {
+            self.look_by(next);
+        }
+    }
+
+    /// Puts the client down for the end of a subscription. The others have been thought of.
+    pub(super) fn schedule_end(&self, subscription: &Subscription) {
+        let grace = seconds(self.worker.node().config().client.expiry_grace);
+        if let Some(end) = subscription.ends(grace) {
+            self.look_by(end);
+        }
+    }
+
+    /// Has the client looked at in this second or before.
+    fn look_by(&self, second: u32) {
         let check = self.timers.check.get();
-        if check == 0 || next < check {
-            self.timers.check.set(self.worker.look_at(self.outlet.key.get(), next));
+        if check == 0 || second < check {
+            self.timers.check.set(self.worker.look_at(self.outlet.key.get(), second));
         }
     }
 
@@ -418,8 +432,9 @@ impl Drop for ClientGuard {
         let unsaid = if client.outlet.is_broken() { Disconnect::WriteError } else { Disconnect::ConnectionClosed };
         let reason = client.ended().unwrap_or(unsaid);
         client.worker.remove(client.outlet.key.get(), &client.user());
-        metrics::connections(client.protocol).decrement(1);
-        metrics::disconnects(&reason).increment(1);
+        let metrics = client.worker.node().metrics();
+        metrics.connections(client.protocol).decrement(1);
+        metrics.disconnected(&reason);
         tracing::debug!(client = client.id(), reason = reason.name(), "connection closed");
     }
 }

@@ -17,6 +17,7 @@ use bytes::{Bytes, BytesMut};
 use fanwire_wire::{Channel, ClientInfo, Disconnect, Message, Refusal};
 
 use crate::hooks::{BackendError, Introduction};
+use crate::hub;
 use crate::outlet::Outlet;
 use crate::protocol::{Event, Session};
 use crate::subscription::Subscription;
@@ -42,6 +43,7 @@ pub struct Client {
     issued: Cell<u32>,
     /// What it may do beside what namespaces permit to everyone.
     capabilities: RefCell<Box<[Capability]>>,
+    /// By name.
     subscriptions: RefCell<Vec<Rc<Subscription>>>,
     /// Those that ended and that other clients may still see.
     farewells: RefCell<Vec<Rc<Subscription>>>,
@@ -143,7 +145,7 @@ impl Client {
 
     /// Whether it is subscribed to a channel, or is about to be.
     pub(crate) fn is_subscribed(&self, channel: &Channel) -> bool {
-        self.subscriptions.borrow().iter().any(|subscription| subscription.channel.name == *channel)
+        self.subscription(channel).is_some()
     }
 
     /// The user's id; empty for an anonymous one, and before the connection is somebody's.
@@ -243,19 +245,42 @@ impl Client {
 
     /// The subscription to a channel in any phase.
     fn subscription(&self, channel: &Channel) -> Option<Rc<Subscription>> {
-        self.subscriptions.borrow().iter().find(|subscription| subscription.channel.name == *channel).cloned()
+        let subscriptions = self.subscriptions.borrow();
+        find(&subscriptions, channel).ok().map(|at| Rc::clone(&subscriptions[at]))
+    }
+
+    /// Puts a subscription on the list. There is no other one to its channel.
+    fn enlist(&self, subscription: &Rc<Subscription>) {
+        let mut subscriptions = self.subscriptions.borrow_mut();
+        let at = find(&subscriptions, &subscription.channel.name).unwrap_or_else(|place| place);
+        hub::make_room(&mut subscriptions);
+        subscriptions.insert(at, Rc::clone(subscription));
+    }
+
+    /// Takes a subscription off the list, if it stands there.
+    fn strike(&self, subscription: &Rc<Subscription>) {
+        let mut subscriptions = self.subscriptions.borrow_mut();
+        if let Ok(at) = find(&subscriptions, &subscription.channel.name)
+            && Rc::ptr_eq(&subscriptions[at], subscription)
+        {
+            subscriptions.remove(at);
+        }
     }
 
     /// What other clients see of this one.
     fn client_info(&self, subscription: Option<&Subscription>) -> ClientInfo {
-        let unbox = |info: &RefCell<Option<Box<Bytes>>>| info.borrow().as_deref().cloned();
         ClientInfo {
             user: self.user(),
             client: self.id().into(),
-            conn_info: unbox(&self.info),
-            chan_info: subscription.and_then(|subscription| unbox(&subscription.info)),
+            conn_info: self.info.borrow().as_deref().cloned(),
+            chan_info: subscription.and_then(Subscription::info),
         }
     }
+}
+
+/// Where the subscription to a channel stands, or would stand.
+fn find(subscriptions: &[Rc<Subscription>], channel: &Channel) -> Result<usize, usize> {
+    subscriptions.binary_search_by(|subscription| subscription.channel.name.cmp(channel))
 }
 
 impl fmt::Debug for Client {

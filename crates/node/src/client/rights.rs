@@ -142,9 +142,8 @@ impl Client {
             revocations.ended(Revoked::Connection);
             return self.close(Disconnect::StateInvalidated);
         }
-        let concerned = |subscription: &&Rc<Subscription>| {
-            subscription.terms.origin == Origin::Token && old(subscription.issued.get())
-        };
+        let concerned =
+            |subscription: &&Rc<Subscription>| subscription.terms.origin == Origin::Token && old(subscription.issued());
         let concerned: Vec<_> = self.subscriptions.borrow().iter().filter(concerned).cloned().collect();
         for subscription in concerned {
             revocations.ended(Revoked::Subscription);
@@ -158,7 +157,7 @@ impl Client {
         let concerned: Vec<_> = self.subscriptions.borrow().iter().filter(by_capability).cloned().collect();
         for subscription in concerned {
             match self.capability(Action::Subscribe, &subscription.channel.name) {
-                Some(permit) => subscription.expires.set(self.worker.second_of(permit.expire_at)),
+                Some(permit) => subscription.set_expires(self.worker.second_of(permit.expire_at)),
                 None => self.end_subscription(&subscription, Unsubscribe::Server),
             }
         }

@@ -82,9 +82,7 @@ impl Client {
                 issued,
             })
             .await?;
-        let (_, subscribed) = self.finish(prepared)?;
-        self.schedule();
-        Ok(subscribed)
+        Ok(self.finish(prepared)?.1)
     }
 
     /// Leaves a channel; quiet if the client is not in it.
@@ -108,10 +106,10 @@ impl Client {
             Err(_) if self.worker.node().config().client.insecure => Right::of(Origin::Token),
             granted => granted?,
         };
-        subscription.issued.set(issued);
-        subscription.expires.set(self.worker.second_of(grant.expire_at));
-        *subscription.info.borrow_mut() = grant.info.map(Box::new);
-        self.schedule();
+        subscription.set_issued(issued);
+        subscription.set_expires(self.worker.second_of(grant.expire_at));
+        subscription.set_info(grant.info);
+        self.schedule_end(&subscription);
         Ok(grant.expire_at.map(clock::seconds_until))
     }
 
@@ -141,7 +139,6 @@ impl Client {
         if let Some(Recovery::Complete(missed)) = subscribed.recovery {
             self.deliver(missed)?;
         }
-        self.schedule();
         Ok(())
     }
 

@@ -58,7 +58,7 @@ impl JoinGuard {
     /// What came behind `top`, if it continues there without a gap and ends where the channel stands.
     pub(crate) fn behind(&self, top: &Position) -> Option<Vec<Arc<Publication>>> {
         let behind = self.held_behind(top)?;
-        (self.channel.position.borrow().as_ref() == Some(end_of(&behind, top))).then_some(behind)
+        (self.channel.stream().position.borrow().as_ref() == Some(end_of(&behind, top))).then_some(behind)
     }
 
     /// Whether a history that ends at `top` was read before the channel went over something that is lost.
@@ -85,7 +85,7 @@ impl JoinGuard {
         let behind = self.held_behind(top)?;
         let end = end_of(&behind, top);
         {
-            let mut position = self.channel.position.borrow_mut();
+            let mut position = self.channel.stream().position.borrow_mut();
             let ahead = |at: &Position| at.epoch == end.epoch && at.offset >= end.offset;
             if position.as_ref().is_some_and(ahead) {
                 return None;
@@ -123,6 +123,6 @@ fn end_of<'a>(behind: &'a [Arc<Publication>], top: &'a Position) -> &'a Position
 
 impl Drop for JoinGuard {
     fn drop(&mut self) {
-        self.channel.joining.borrow_mut().retain(|joining| !Rc::ptr_eq(joining, &self.joining));
+        self.channel.stream().joining.borrow_mut().retain(|joining| !Rc::ptr_eq(joining, &self.joining));
     }
 }
