@@ -109,7 +109,7 @@ impl NativeSession {
             }
             Err(Failure::Disconnect(disconnect)) => return Err(disconnect),
         };
-        let mut frame = BytesMut::new();
+        let mut frame = BytesMut::with_capacity(USUAL_REPLY);
         self.encoding.append(&Reply { id, ..reply }, &mut frame)?;
         Ok(frame.freeze())
     }
@@ -264,6 +264,9 @@ impl Session for NativeSession {
         Ok(())
     }
 }
+
+/// Room for the frame of a reply that carries nothing long.
+const USUAL_REPLY: usize = 256;
 
 /// How many bytes of replies to the commands of one message are put together before they are written
 /// and other connections get their turn.

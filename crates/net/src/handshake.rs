@@ -92,13 +92,12 @@ async fn answer<S: Duplex + Unpin>(
             async move { exchange.serve(request, peer, &shared, &node).await }.boxed_local()
         }
     });
-    let http = http_server::builder(shared.limits.handshake_timeout);
+    let http = http_server::builder();
     let mut connection = http.serve_connection(HttpIo::new(socket), service);
     loop {
         let served = timeout_at(exchange.deadline.get(), poll_fn(|cx| connection.poll_without_shutdown(cx))).await;
         match served {
             Ok(Ok(())) => break,
-            Ok(Err(error)) if error.is_timeout() => return Some(Handshake::Timeout),
             Ok(Err(_)) => return Some(Handshake::Error),
             // An HTTP endpoint has more time.
             Err(_) if exchange.deadline.get() > Instant::now() => {}

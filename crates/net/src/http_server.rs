@@ -55,15 +55,10 @@ const CONNECTION_WINDOW: u32 = 512 * 1024;
 /// How long a connection of HTTP/2 may be silent before it is asked for a sign of life, and that may take.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 
-/// hyper with bounds for HTTP/1. The head must come in time.
-pub(crate) fn builder(head_timeout: Duration) -> http1::Builder {
+/// hyper with bounds for HTTP/1. Whoever drives it sees to it that the head comes in time.
+pub(crate) fn builder() -> http1::Builder {
     let mut builder = http1::Builder::new();
-    builder
-        .timer(TokioTimer::new())
-        .header_read_timeout(head_timeout)
-        .max_buf_size(MAX_HEAD)
-        .max_header_size(MAX_HEAD)
-        .max_headers(MAX_HEADERS);
+    builder.max_buf_size(MAX_HEAD).max_header_size(MAX_HEAD).max_headers(MAX_HEADERS);
     builder
 }
 

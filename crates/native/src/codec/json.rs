@@ -2,6 +2,8 @@
 //!
 //! `proto/` gives each field its name; build.rs gives it [`zero`] or [`raw`].
 
+use std::slice::Iter;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use fanwire_wire::Disconnect;
 
@@ -54,24 +56,34 @@ pub(crate) fn one_line(mut json: &mut [u8]) {
 /// Whether a text, should it be JSON, nests no deeper than [`MAX_DEPTH`].
 fn is_shallow(text: &[u8]) -> bool {
     let mut depth = 0_usize;
-    let mut in_string = false;
-    let mut escaped = false;
-    for byte in text {
+    let mut rest = text.iter();
+    while let Some(byte) = rest.next() {
         match byte {
-            _ if escaped => escaped = false,
-            b'\\' if in_string => escaped = true,
-            b'"' => in_string = !in_string,
-            b'{' | b'[' if !in_string => {
+            b'"' => skip_string(&mut rest),
+            b'{' | b'[' => {
                 depth += 1;
                 if depth > MAX_DEPTH {
                     return false;
                 }
             }
-            b'}' | b']' if !in_string => depth = depth.saturating_sub(1),
+            b'}' | b']' => depth = depth.saturating_sub(1),
             _ => {}
         }
     }
     true
+}
+
+/// Goes behind the quotation mark that ends a string, or to the end of the text.
+fn skip_string(rest: &mut Iter<'_, u8>) {
+    while let Some(at) = memchr::memchr2(b'"', b'\\', rest.as_slice()) {
+        let found = rest.nth(at);
+        if found == Some(&b'"') {
+            return;
+        }
+        // Whatever is escaped.
+        rest.next();
+    }
+    *rest = [].iter();
 }
 
 /// Whether a field is left out.
