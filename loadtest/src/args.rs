@@ -33,6 +33,9 @@ pub(crate) enum Command {
     /// The sending side of the raw limit, started where it is measured
     #[command(hide = true)]
     LimitSender(LimitSenderArgs),
+    /// The same for handshakes
+    #[command(hide = true)]
+    LimitAcceptor,
 }
 
 /// Options of `run`.

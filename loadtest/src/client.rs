@@ -3,13 +3,15 @@
 //! Blocking and in batches: each step is done for a whole batch before the next, so that the server
 //! sees some concurrency and the code stays a straight line.
 
-use std::io::{Read as _, Write as _};
+use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream, ToSocketAddrs as _};
 use std::ops::Range;
 use std::time::Duration;
 
-use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with, sockopt};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, bind, connect, recv, socket_with, sockopt};
 
+use crate::clock::Deadline;
 use crate::dialect::{Dialect, Purpose, Step};
 use crate::error::{Context as _, Error};
 use crate::frames::{Carry, Scanner, Tally};
@@ -147,7 +149,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The example key of RFC 6455, and the answer that belongs to it.
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
-const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+pub(crate) const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
 fn upgrade_request(endpoint: &Endpoint, purpose: Purpose, channel: &str) -> String {
     let path = match purpose {
@@ -203,11 +205,26 @@ fn await_replies(dialect: Dialect, stream: &mut TcpStream, carry: &mut Carry, st
     }
 }
 
-fn read_more(stream: &mut TcpStream, into: &mut Vec<u8>) -> Result<usize, Error> {
+/// Reads what there is, and does not sleep until there is something: over loopback the server would pay for waking this end,
+/// which is on another machine elsewhere.
+fn read_more(stream: &TcpStream, into: &mut Vec<u8>) -> Result<usize, Error> {
     let mut buffer = [0; 4096];
-    let count = stream.read(&mut buffer).context("await an answer")?;
-    into.extend_from_slice(&buffer[..count]);
-    Ok(count)
+    let deadline = Deadline::after(PATIENCE);
+    loop {
+        for _ in 0..1_000 {
+            match recv(stream, &mut buffer, RecvFlags::DONTWAIT) {
+                Err(Errno::AGAIN | Errno::INTR) => std::hint::spin_loop(),
+                came => {
+                    let (_, count) = came.context("await an answer")?;
+                    into.extend_from_slice(&buffer[..count]);
+                    return Ok(count);
+                }
+            }
+        }
+        if deadline.passed() {
+            return Err(Error::Failed(format!("no answer within {} s", PATIENCE.as_secs())));
+        }
+    }
 }
 
 #[cfg(test)]

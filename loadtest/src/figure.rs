@@ -72,6 +72,8 @@ figures! {
     OverFloor "latency_over_redis_floor" Ratio "p50 over the Redis floor"
     LateP99 "publisher_late_p99_ms" Milliseconds "publisher late p99"
     HandshakeCpu "handshake_cpu_us" Microseconds "server CPU per handshake"
+    HandshakeLimit "handshake_limit_cpu_us" Microseconds "the same by the raw limit"
+    HandshakeOverLimit "handshake_over_limit" Ratio "times the raw limit"
     HandshakesPerSecond "handshakes_per_second" Rate "handshakes/s"
     AllBack "all_back_seconds" Seconds "all back after"
     OperationsPerSecond "operations_per_second" Rate "subscribes and unsubscribes/s"

@@ -4,6 +4,7 @@
 //! same code, on the same core, as it reads from the gateway. The loop is open: it writes to one
 //! socket after the other as fast as they take it.
 
+pub(crate) mod acceptor;
 pub(crate) mod sender;
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -70,7 +71,9 @@ pub(crate) struct LimitRun {
 /// # Errors
 /// Also if this side counted other than the sender sent: then the counting itself is broken.
 pub(crate) fn measure(plan: &Plan, sender_core: usize, client_core: usize) -> Result<LimitRun, Error> {
-    let mut sender = Sender::start(plan, sender_core, client_core)?;
+    let (sockets, size) = (plan.sockets.to_string(), plan.frame_bytes.to_string());
+    let arguments = ["limit-sender", "--connections", &sockets, "--frame-bytes", &size];
+    let mut sender = Sender::start(&arguments, sender_core, client_core)?;
     let mut mux = Mux::new(Dialect::Native, Idle::Spin)?;
     for number in 0..plan.sockets {
         let mut socket = client::dial(sender.address, number)?;
@@ -141,14 +144,12 @@ struct Sender {
 }
 
 impl Sender {
-    fn start(plan: &Plan, sender_core: usize, client_core: usize) -> Result<Self, Error> {
+    fn start(arguments: &[&str], sender_core: usize, client_core: usize) -> Result<Self, Error> {
         let binary = std::env::current_exe().context("find this program")?;
         // A child inherits the affinity of the thread that starts it.
         meter::pin(sender_core)?;
         let mut child = Command::new(binary)
-            .arg("limit-sender")
-            .args(["--connections", &plan.sockets.to_string()])
-            .args(["--frame-bytes", &plan.frame_bytes.to_string()])
+            .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

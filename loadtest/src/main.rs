@@ -65,6 +65,7 @@ fn main() -> ExitCode {
         Command::Idle(args) => args.scenario().and_then(|scenario| engine::run_short(scenario, &args.output)),
         Command::Limit(args) => limit::run(&args),
         Command::LimitSender(args) => limit::sender::run(&args),
+        Command::LimitAcceptor => limit::acceptor::run(),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

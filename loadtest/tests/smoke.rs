@@ -116,7 +116,7 @@ fn idle() {
 #[test]
 fn handshakes() {
     let set = ["load.handshake.connections=50", "load.handshake.channels=10", "load.handshake.storms=1"];
-    passes("handshake", &set, &["handshake_cpu_us", "handshakes_per_second"]);
+    passes("handshake", &set, &["handshake_cpu_us", "handshake_over_limit", "handshakes_per_second"]);
 }
 
 #[test]

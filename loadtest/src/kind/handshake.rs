@@ -5,10 +5,12 @@ use super::Bench;
 use crate::error::Error;
 use crate::figure::Figure;
 use crate::layout::Layout;
+use crate::limit::acceptor;
 use crate::monitor::Monitor;
 use crate::mux::Idle;
 use crate::outcome::Run;
 use crate::scenario::Handshake;
+use crate::traffic::channel_name;
 use crate::{clock, meter};
 
 /// Bytes of the one message's data.
@@ -44,8 +46,14 @@ fn arrive(load: &Handshake, label: &str, bench: &mut Bench<'_>) -> Result<(), Er
     let count = f64::from(load.connections);
     if let Some((before, after)) = cpu.zip(cpu_after) {
         let spent = (after - before) as f64;
-        run.set(Figure::HandshakeCpu, spent / 1e3 / count);
+        let own = spent / 1e3 / count;
+        run.set(Figure::HandshakeCpu, own);
         run.set(Figure::ServerBusy, spent / 1e9 / seconds);
+        if load.limit {
+            let limit = limit(load, bench)?;
+            run.set(Figure::HandshakeLimit, limit);
+            run.set(Figure::HandshakeOverLimit, own / limit);
+        }
     }
     run.set(Figure::ClientBusy, client_cpu as f64 / 1e9 / seconds);
     run.set(Figure::HandshakesPerSecond, count / seconds);
@@ -54,4 +62,12 @@ fn arrive(load: &Handshake, label: &str, bench: &mut Bench<'_>) -> Result<(), Er
     let faults = traffic.faults().clone();
     bench.note(run, &faults);
     Ok(())
+}
+
+/// The microseconds of CPU that the same takes where nothing is done but the system calls.
+fn limit(load: &Handshake, bench: &Bench<'_>) -> Result<f64, Error> {
+    bench.native_only("handshake.limit")?;
+    bench.progress.now(format_args!("the raw limit of {} handshakes", load.connections));
+    let who = |number: u32| bench.who(number, channel_name(&bench.client.channel, number % load.channels));
+    acceptor::measure(load.connections, who, bench.server_core, bench.client.core)
 }

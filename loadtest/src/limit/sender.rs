@@ -57,7 +57,7 @@ pub(crate) fn frame(size: u32) -> Vec<u8> {
 }
 
 /// As the gateway sets it on its own sockets: deep kernel queues would be another experiment.
-const SEND_BUFFER: usize = 64 * 1024;
+pub(super) const SEND_BUFFER: usize = 64 * 1024;
 
 /// How long nothing may happen.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -142,7 +142,7 @@ fn hear() -> Result<Option<String>, Error> {
     }
 }
 
-fn say(line: &str) -> Result<(), Error> {
+pub(super) fn say(line: &str) -> Result<(), Error> {
     let mut output = io::stdout();
     writeln!(output, "{line}").and_then(|()| output.flush()).context("talk to the parent")
 }

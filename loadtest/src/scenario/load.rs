@@ -94,6 +94,8 @@ pub(crate) struct Handshake {
     pub(crate) channels: u32,
     /// How often all are cut and come back.
     pub(crate) storms: u32,
+    /// Measures after each arrival what a bare accept, read, write and close cost for the same.
+    pub(crate) limit: bool,
 }
 
 /// `load.churn`
@@ -272,7 +274,7 @@ impl Default for Idle {
 
 impl Default for Handshake {
     fn default() -> Self {
-        Self { connections: 5_000, channels: 100, storms: 3 }
+        Self { connections: 5_000, channels: 100, storms: 3, limit: false }
     }
 }
 
