@@ -68,7 +68,7 @@ fn deliver_a_turn(stage: Stage) -> Stage {
 
 // A client's command: read, permitted, published, answered, delivered to its one subscriber.
 #[library_benchmark(setup = channel_of)]
-#[bench::one(args = (1, 0), config = budget(49_700))]
+#[bench::one(args = (1, 0), config = budget(45_100))]
 fn publish_command(stage: Stage) -> Stage {
     stage.publish_as(0, "bench0");
     stage
@@ -100,7 +100,7 @@ fn missed(count: usize) -> (Stage, String) {
 
 // A client comes back and gets what it missed.
 #[library_benchmark(setup = missed)]
-#[bench::fifty(args = (50), config = budget(208_000))]
+#[bench::fifty(args = (50), config = budget(110_700))]
 fn resume((stage, epoch): (Stage, String)) -> Stage {
     stage.resume(1, "bench0", &epoch, 0);
     stage

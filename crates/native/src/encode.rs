@@ -1,4 +1,4 @@
-//! Finished frames of what a channel carries, made once for all subscribers of an encoding.
+//! Finished frames of what a channel carries, made once for all subscribers of an encoding, and lists of publications.
 
 use std::fmt::Write as _;
 
@@ -6,9 +6,10 @@ use bytes::{BufMut, BytesMut};
 use fanwire_node::Encoder;
 use fanwire_wire::frame::{self, Opcode};
 use fanwire_wire::{Broadcast, ClientInfo, Disconnect, Publication};
+use serde_json::value::RawValue;
 
 use crate::codec::{Encoding, json};
-use crate::convert;
+use crate::{convert, proto};
 
 /// Pushes as JSON, written by hand: this is the hottest path of the gateway.
 pub(crate) struct Json;
@@ -57,20 +58,72 @@ fn publication(out: &mut BytesMut, publication: &Publication) -> Result<(), Disc
     if let Some(who) = &publication.info {
         info(object.key("info"), who);
     }
-    if let Some(stamp) = &publication.stamp {
-        // Writing into a growing buffer does not fail.
-        let _ = write!(object.key("offset"), "{}", stamp.position.offset);
-    }
-    let mut labels = convert::tags(publication).peekable();
-    if labels.peek().is_some() {
-        let mut tags = Object::open(object.key("tags"));
-        for (name, value) in labels {
-            string(tags.any_key(name), value);
-        }
-        tags.close();
-    }
+    object.number("offset", publication.stamp.as_ref().map_or(0, |stamp| stamp.position.offset));
+    object.tags(convert::tags(publication));
     object.close();
     Ok(())
+}
+
+/// The answer to `subscribe`. A client that comes back gets all it missed in it: what is JSON already is not read again for
+/// each of them.
+pub(crate) fn subscribed(out: &mut BytesMut, result: &proto::SubscribeResult) -> serde_json::Result<()> {
+    let mut object = Object::open(out);
+    object.flag("expires", result.expires);
+    object.number("ttl", result.ttl.into());
+    object.flag("recoverable", result.recoverable);
+    if !result.epoch.is_empty() {
+        string(object.key("epoch"), &result.epoch);
+    }
+    if !result.publications.is_empty() {
+        list(object.key("publications"), &result.publications);
+    }
+    object.flag("recovered", result.recovered);
+    object.number("offset", result.offset);
+    object.flag("positioned", result.positioned);
+    if !result.data.is_empty() {
+        // Whoever gave it may have given anything.
+        let raw: &RawValue = serde_json::from_slice(&result.data)?;
+        object.key("data").put_slice(raw.get().as_bytes());
+    }
+    object.flag("was_recovering", result.was_recovering);
+    object.close();
+    Ok(())
+}
+
+/// The answer to `history`.
+pub(crate) fn history(out: &mut BytesMut, result: &proto::HistoryResult) {
+    let mut object = Object::open(out);
+    list(object.key("publications"), &result.publications);
+    string(object.key("epoch"), &result.epoch);
+    // Clients read it without asking whether it is there.
+    let _ = write!(object.key("offset"), "{}", result.offset);
+    object.close();
+}
+
+fn list(out: &mut BytesMut, publications: &[proto::Publication]) {
+    out.reserve(publications.iter().map(|publication| publication.data.len() + 64).sum::<usize>());
+    let mut separator = b'[';
+    for publication in publications {
+        out.put_u8(separator);
+        separator = b',';
+        let mut object = Object::open(out);
+        object.raw("data", &publication.data);
+        if let Some(who) = &publication.info {
+            let mut info = Object::open(object.key("info"));
+            string(info.key("user"), &who.user);
+            string(info.key("client"), &who.client);
+            info.raw("conn_info", &who.conn_info);
+            info.raw("chan_info", &who.chan_info);
+            info.close();
+        }
+        object.number("offset", publication.offset);
+        object.tags(publication.tags.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+        object.close();
+    }
+    if publications.is_empty() {
+        out.put_u8(b'[');
+    }
+    out.put_u8(b']');
 }
 
 /// A join or leave.
@@ -85,11 +138,8 @@ fn info(out: &mut BytesMut, info: &ClientInfo) {
     // Clients read these without asking whether they are there.
     string(object.key("user"), &info.user);
     string(object.key("client"), &info.client);
-    for (name, json) in [("conn_info", &info.conn_info), ("chan_info", &info.chan_info)] {
-        if let Some(json) = json {
-            object.key(name).put_slice(json);
-        }
-    }
+    object.raw("conn_info", info.conn_info.as_deref().unwrap_or_default());
+    object.raw("chan_info", info.chan_info.as_deref().unwrap_or_default());
     object.close();
 }
 
@@ -106,19 +156,19 @@ fn string(out: &mut BytesMut, text: &str) {
 }
 
 /// A JSON object that is being written.
-struct Object<'a> {
+pub(crate) struct Object<'a> {
     out: &'a mut BytesMut,
     /// What comes before the next key.
     separator: u8,
 }
 
 impl<'a> Object<'a> {
-    fn open(out: &'a mut BytesMut) -> Self {
+    pub(crate) fn open(out: &'a mut BytesMut) -> Self {
         Self { out, separator: b'{' }
     }
 
     /// Writes a key of the protocol, which is a plain word; the caller writes its value.
-    fn key(&mut self, name: &'static str) -> &mut BytesMut {
+    pub(crate) fn key(&mut self, name: &'static str) -> &mut BytesMut {
         self.out.reserve(name.len() + 4);
         self.out.put_slice(&[self.separator, b'"']);
         self.separator = b',';
@@ -136,7 +186,41 @@ impl<'a> Object<'a> {
         self.out
     }
 
-    fn close(self) {
+    /// What is JSON already; nothing is left out.
+    fn raw(&mut self, name: &'static str, json: &[u8]) {
+        if !json.is_empty() {
+            self.key(name).put_slice(json);
+        }
+    }
+
+    /// A number; 0 is left out.
+    pub(crate) fn number(&mut self, name: &'static str, number: u64) {
+        if number != 0 {
+            // Writing into a growing buffer does not fail.
+            let _ = write!(self.key(name), "{number}");
+        }
+    }
+
+    /// Left out unless it is true.
+    fn flag(&mut self, name: &'static str, set: bool) {
+        if set {
+            self.key(name).put_slice(b"true");
+        }
+    }
+
+    /// The labels of a publication; left out if there are none.
+    fn tags<'t>(&mut self, tags: impl Iterator<Item = (&'t str, &'t str)>) {
+        let mut tags = tags.peekable();
+        if tags.peek().is_some() {
+            let mut object = Object::open(self.key("tags"));
+            for (name, value) in tags {
+                string(object.any_key(name), value);
+            }
+            object.close();
+        }
+    }
+
+    pub(crate) fn close(self) {
         if self.separator == b'{' {
             self.out.put_u8(b'{');
         }

@@ -8,6 +8,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use fanwire_wire::Disconnect;
 
 use super::Malformed;
+use crate::encode::{self, Object};
 use crate::proto::{Command, Reply};
 
 /// How deep the arrays and objects of one command may nest.
@@ -40,8 +41,30 @@ pub(super) fn read(mut message: Bytes) -> Result<(Command, Option<Bytes>), Malfo
 pub(super) fn write(reply: &Reply, out: &mut BytesMut) -> Result<(), Disconnect> {
     let start = out.len();
     // Nothing but a `bytes` field that is not JSON can fail.
-    serde_json::to_writer(out.writer(), reply).map_err(|_| Disconnect::InappropriateProtocol)?;
+    match reply {
+        Reply { subscribe: Some(result), .. } => answer(reply, "subscribe", out, |out| encode::subscribed(out, result)),
+        Reply { history: Some(result), .. } => answer(reply, "history", out, |out| {
+            encode::history(out, result);
+            Ok(())
+        }),
+        _ => serde_json::to_writer(out.writer(), reply),
+    }
+    .map_err(|_| Disconnect::InappropriateProtocol)?;
     one_line(&mut out[start..]);
+    Ok(())
+}
+
+/// An answer that is written by hand: there is nothing else in it.
+fn answer(
+    reply: &Reply,
+    name: &'static str,
+    out: &mut BytesMut,
+    result: impl FnOnce(&mut BytesMut) -> serde_json::Result<()>,
+) -> serde_json::Result<()> {
+    let mut object = Object::open(out);
+    object.number("id", reply.id.into());
+    result(object.key(name))?;
+    object.close();
     Ok(())
 }
 

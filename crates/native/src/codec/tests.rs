@@ -322,7 +322,24 @@ fn reply() -> impl Strategy<Value = Reply> {
             data: data.unwrap_or_default(),
             was_recovering: flags[4],
         });
-    (any::<u32>(), text(), result, option::of(publication())).prop_map(|(id, text, result, publication)| Reply {
+    // One thing in each, as in all that is sent.
+    (any::<u32>(), text(), result, option::of(publication()), 0..6).prop_map(
+        |(id, text, result, publication, which)| {
+            let all = replies(id, text, result, publication);
+            match which {
+                0 => Reply { id, error: all.error, ..Reply::default() },
+                1 => Reply { id, push: all.push, ..Reply::default() },
+                2 => Reply { id, connect: all.connect, ..Reply::default() },
+                3 => Reply { id, rpc: all.rpc, ..Reply::default() },
+                4 => Reply { id, history: all.history, ..Reply::default() },
+                _ => Reply { id, subscribe: all.subscribe, ..Reply::default() },
+            }
+        },
+    )
+}
+
+fn replies(id: u32, text: String, result: proto::SubscribeResult, publication: Option<proto::Publication>) -> Reply {
+    Reply {
         id,
         error: Some(proto::Error { code: id, message: text.clone(), temporary: result.expires }),
         push: publication.map(|publication| proto::Push {
@@ -339,7 +356,12 @@ fn reply() -> impl Strategy<Value = Reply> {
             ..Default::default()
         }),
         rpc: Some(proto::RpcResult { data: result.data.clone() }),
+        history: Some(proto::HistoryResult {
+            publications: result.publications.clone(),
+            epoch: result.epoch.clone(),
+            offset: result.offset,
+        }),
         subscribe: Some(result),
         ..Reply::default()
-    })
+    }
 }
