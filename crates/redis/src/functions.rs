@@ -9,7 +9,7 @@ const SOURCE: &str = concat!(include_str!("functions.lua"), include_str!("presen
 
 /// The library's name on the server, and how its functions' names begin. Nodes of two versions use a server side by side, so
 /// whoever changes what a function does changes the number.
-const NAME: &str = "fanwire_4";
+const NAME: &str = "fanwire_5";
 
 /// How many functions there are.
 const COUNT: usize = 9;

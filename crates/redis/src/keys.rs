@@ -1,6 +1,10 @@
 //! The names of keys and pub/sub channels.
 
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use fanwire_wire::Channel;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::partitions::{Partition, Partitions};
 
@@ -129,10 +133,14 @@ impl Keys {
     }
 }
 
-/// A short random word of letters and digits.
-pub(crate) fn random_word() -> String {
+/// A short word of letters and digits, another one with every call. Made for every publication, in case its stream begins: so
+/// the system is asked for randomness once.
+pub(crate) fn fresh_word() -> String {
     const LETTERS: &[u8; 32] = b"abcdefghijkmnopqrstuvwxyz2345678";
-    random_bytes::<10>().iter().map(|byte| char::from(LETTERS[usize::from(byte % 32)])).collect()
+    static SEED: LazyLock<u64> = LazyLock::new(|| u64::from_le_bytes(random_bytes()));
+    static CALLS: AtomicU64 = AtomicU64::new(0);
+    let number = xxh3_64_with_seed(&CALLS.fetch_add(1, Ordering::Relaxed).to_le_bytes(), *SEED);
+    (0..10).map(|letter| char::from(LETTERS[(number >> (5 * letter) & 31) as usize])).collect()
 }
 
 /// A random number from 0 to 1.

@@ -14,7 +14,7 @@ use fanwire_wire::{Broadcast, Channel, Epoch, Position, Publication};
 use crate::answers::{bytes, items, number, text};
 use crate::commands::Commands;
 use crate::functions::Function;
-use crate::keys::{Keys, random_word};
+use crate::keys::{Keys, fresh_word};
 use crate::partitions::Partition;
 
 /// How long a stream's position outlives its last use.
@@ -32,7 +32,7 @@ impl Store {
     /// Applies publications of one channel, in their order.
     pub(crate) async fn publish(&self, batch: Vec<(Publication, PublishOptions)>) -> Result<Vec<Published>, Error> {
         let Some((first, _)) = batch.first() else { return Ok(Vec::new()) };
-        let channel = first.channel.clone();
+        let (channel, first_time) = (first.channel.clone(), first.time_ms);
         let partition = self.keys.partition(&channel);
         if let [(publication, PublishOptions { history: None, idempotency_key: None, .. })] = &*batch {
             self.send(partition, &self.keys.channel(&channel), &envelope(publication.clone())).await?;
@@ -41,32 +41,23 @@ impl Store {
         let retention = batch.iter().find_map(|(_, options)| options.history);
         let Retention { size, ttl } = retention.unwrap_or(Retention { size: 0, ttl: Duration::ZERO });
         let mut keys = vec![self.keys.meta(&channel), self.keys.stream(&channel)];
-        let mut args = Vec::with_capacity(7 + 7 * batch.len());
+        let mut args = Vec::with_capacity(8 + 2 * batch.len());
         args.extend([
             self.keys.channel(&channel).into(),
             self.keys.publish().into(),
             size.max(1).to_string().into(),
             millis(ttl),
-            random_word().into(),
+            fresh_word().into(),
             millis(POSITION_TTL.max(ttl * 2)),
             millis(IDEMPOTENCY_TTL),
+            first_time.to_string().into(),
         ]);
         let wanted = batch.len();
         for (publication, options) in batch {
-            let time = publication.time_ms.to_string().into();
-            let kept = if options.history.is_some() { "kept" } else { "" };
-            let once = if options.idempotency_key.is_some() { "once" } else { "" };
+            let (how, condition) = how(&options);
+            args.extend([envelope(publication), how]);
+            args.extend(condition.into_iter().flatten());
             keys.extend(options.idempotency_key.map(|key| self.keys.result(&channel, &key)));
-            let [condition, number, word] = match options.condition {
-                None => [Bytes::new(), Bytes::new(), Bytes::new()],
-                Some(Condition::At(Position { offset, epoch })) => {
-                    ["at".into(), offset.to_string().into(), epoch.as_str().to_owned().into()]
-                }
-                Some(Condition::Below(Version { number, epoch })) => {
-                    ["below".into(), format!("{number:020}").into(), epoch.to_string().into()]
-                }
-            };
-            args.extend([envelope(publication), time, kept.into(), once.into(), condition, number, word]);
         }
         let answers = items(self.commands.call(partition, Function::Publish, &keys, &args).await?);
         let published: Vec<_> = answers.into_iter().map_while(|answer| published(&text(answer)?)).collect();
@@ -91,7 +82,7 @@ impl Store {
         // Nothing stands before the first one, and Redis does not like to be asked for it.
         let limit = if (query.order, query.since) == (Order::Reverse, Some(0)) { 0 } else { query.limit };
         let args = [
-            random_word().into(),
+            fresh_word().into(),
             millis(POSITION_TTL),
             first.into(),
             last.into(),
@@ -142,6 +133,30 @@ impl Store {
 fn envelope(mut publication: Publication) -> Bytes {
     publication.stamp = None;
     Envelope::Broadcast(Broadcast::Publication(Arc::new(publication))).encode()
+}
+
+/// How a publication is applied, in the words of `functions.lua`, and what has to be true of the stream.
+fn how(options: &PublishOptions) -> (Bytes, Option<[Bytes; 2]>) {
+    let kept = options.history.is_some();
+    if kept && options.idempotency_key.is_none() && options.condition.is_none() {
+        return (Bytes::from_static(b"kept "), None);
+    }
+    let mut words = String::from(if kept { "kept " } else { "" });
+    if options.idempotency_key.is_some() {
+        words.push_str("once ");
+    }
+    let condition = match &options.condition {
+        None => None,
+        Some(Condition::At(Position { offset, epoch })) => {
+            words.push_str("at ");
+            Some([offset.to_string().into(), epoch.as_str().to_owned().into()])
+        }
+        Some(Condition::Below(Version { number, epoch })) => {
+            words.push_str("below ");
+            Some([format!("{number:020}").into(), epoch.to_string().into()])
+        }
+    };
+    (words.into(), condition)
 }
 
 /// Reads what the server says of one publication: nothing, if it is not kept; else where it stands, or why not.

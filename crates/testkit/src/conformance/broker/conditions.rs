@@ -98,6 +98,24 @@ async fn only_higher_versions_are_applied(bench: &Bench) {
         ..bench.publication("stream:a", &json!(0))
     };
     assert_eq!(bench.node().publish(publish).await.expect("an answer").verdict, Verdict::Outdated);
+    // In a batch each sees the one before it, and the last stays.
+    let batch = |name: &str| {
+        let version = |number, epoch: &str| Some(Condition::Below(Version { number, epoch: epoch.into() }));
+        let publish = |(number, epoch, _): &(u64, &str, Verdict)| Publish {
+            condition: version(*number, epoch),
+            ..bench.publication(name, &json!(0))
+        };
+        bench.node().publish_all(steps.iter().map(publish).collect())
+    };
+    let verdicts = |outcomes: Vec<Result<Published, Refusal>>| {
+        outcomes.into_iter().map(|outcome| outcome.expect("an answer").verdict).collect::<Vec<_>>()
+    };
+    assert_eq!(verdicts(batch("stream:b").await), steps.map(|(_, _, verdict)| verdict));
+    let last = Publish {
+        condition: Some(Condition::Below(Version { number: larger, epoch: "".into() })),
+        ..bench.publication("stream:b", &json!(0))
+    };
+    assert_eq!(bench.node().publish(last).await.expect("an answer").verdict, Verdict::Outdated);
 }
 
 async fn a_repetition_is_not_asked_again(bench: &Bench) {
