@@ -79,13 +79,6 @@ impl Hub {
         self.channels.borrow().len()
     }
 
-    /// The channels and how many subscriptions each has.
-    pub(crate) fn members(&self) -> Vec<(Channel, usize)> {
-        let mut all = Vec::new();
-        self.for_each_channel(|channel, members| all.push((channel.clone(), members)));
-        all
-    }
-
     /// Shows all channels and how many subscriptions each has, in no order.
     pub(crate) fn for_each_channel(&self, mut show: impl FnMut(&Channel, usize)) {
         self.channels.borrow().values().for_each(|channel| show(&channel.name, channel.members.get() as usize));

@@ -324,17 +324,6 @@ impl Node {
         Counts { clients, users: self.users.len(), channels: self.dispatcher.channel_count(), subscriptions }
     }
 
-    /// The channels with subscribers on this node, each with how many.
-    pub async fn channels(&self) -> Vec<(Channel, usize)> {
-        let mut all = std::collections::BTreeMap::new();
-        for part in self.ask_workers(|worker| worker.hub().members()).await {
-            for (channel, members) in part {
-                *all.entry(channel).or_insert(0) += members;
-            }
-        }
-        all.into_iter().collect()
-    }
-
     /// Ends all connections and waits until they are gone and other clients know it, at most three seconds; then leaves the
     /// cluster. Whoever is to leave in peace was let go by [`Node::drain`] before.
     pub async fn shut_down(&self) {

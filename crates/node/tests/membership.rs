@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use fanwire_node::authorizer::Grant;
-use fanwire_node::{Config, ConnectRequest, Counts, Failure, Namespace, Publish, Selection};
+use fanwire_node::{ChannelQuery, Config, ConnectRequest, Counts, Failure, Namespace, Publish, Selection};
 use fanwire_testkit::harness::{self, open_config};
 use fanwire_testkit::{FakeClient, Harness, Random};
 use fanwire_wire::{Channel, Disconnect, Payload, Refusal};
@@ -255,7 +255,9 @@ fn when_all_are_gone_nothing_is_left() {
                     assert_eq!(harness.node.members(&channel(name)).await.unwrap(), [], "seed {seed}: {name}");
                 }
                 assert_eq!(harness.node.counts().await, Counts::default(), "seed {seed}");
-                assert_eq!((harness.node.connections(), harness.node.channels().await), (0, vec![]));
+                let all = ChannelQuery { patterns: vec!["*".to_owned()], after: None, limit: 100 };
+                let listed = harness.node.survey_channels(all).await.unwrap().channels;
+                assert_eq!((harness.node.connections(), listed), (0, vec![]));
                 assert_eq!(harness.worker.clients().len(), 0);
             });
             let text = metrics.render();

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use fanwire_node::protocol::Opening;
 use fanwire_node::{
-    Counts, Dispatcher, MemoryBroker, MemoryPresence, Namespace, Node, Parts, Publish, Selection, Worker,
+    ChannelQuery, Counts, Dispatcher, MemoryBroker, MemoryPresence, Namespace, Node, Parts, Publish, Selection, Worker,
 };
 use fanwire_testkit::harness::open_config;
 use fanwire_testkit::{FakeClient, Probe, TokenBook};
@@ -57,7 +57,9 @@ fn one_order_for_all_workers() {
             let clients = WORKERS * CLIENTS;
             let counts = Counts { clients, users: CLIENTS, channels: 2, subscriptions: 2 * clients };
             assert_eq!(node.counts().await, counts);
-            assert_eq!(node.channels().await, CHANNELS.map(|name| (channel(name), clients)));
+            let all = ChannelQuery { patterns: vec!["*".to_owned()], after: None, limit: 100 };
+            let listed = node.survey_channels(all).await.unwrap().channels;
+            assert_eq!(listed, CHANNELS.map(|name| (channel(name), clients as u64)));
             let publishers = (0..PUBLISHERS).map(|publisher| tokio::spawn(publish(Arc::clone(&node), publisher)));
             for publisher in publishers.collect::<Vec<_>>() {
                 publisher.await.unwrap();
