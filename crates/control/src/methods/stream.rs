@@ -20,7 +20,7 @@ use super::{Method, publish};
 use crate::Api;
 use crate::audit::Entry;
 use crate::caller::Caller;
-use crate::proto::{PublishRequest, PublishResponse, PublishStreamRequest, PublishStreamResponse};
+use crate::proto::{PublishOutcome, PublishRequest, PublishResponse, PublishStreamRequest, PublishStreamResponse};
 use crate::types::Fault;
 
 /// The publications taken and not acknowledged; with more, or more bytes, nothing is read until some are.
@@ -215,11 +215,8 @@ impl Call {
     /// Acknowledges a batch, and goes on with its channel.
     fn finish(&mut self, Batch { channel, publications, outcomes }: Batch) {
         for ((id, bytes), outcome) in publications.into_iter().zip(outcomes) {
-            let acknowledgement = match outcome {
-                Ok(result) => PublishStreamResponse { id, result: Some(result), error: None },
-                Err(fault) => PublishStreamResponse { id, result: None, error: Some(fault.into()) },
-            };
-            self.acknowledged.push_back((bytes, acknowledgement));
+            let PublishOutcome { result, error } = outcome.into();
+            self.acknowledged.push_back((bytes, PublishStreamResponse { id, result, error }));
         }
         match self.lanes.get_mut(&channel) {
             Some(waiting) if !waiting.is_empty() => self.publish(channel),
