@@ -85,11 +85,11 @@ impl Api {
             return respond(Ok(document::DOCUMENT.as_bytes().to_vec()));
         }
         let answer = match self.admit(&head) {
-            Ok((caller, Route::Method(Method::Batch))) => self.run_batch_json(&caller, &body).await,
+            Ok((caller, Route::Method(Method::Batch))) => Box::pin(self.run_batch_json(&caller, &body)).await,
             Ok((caller, Route::Method(method))) => {
                 self.call_json(&caller, method, &body).await.and_then(|result| write(&Reply::Result(result)))
             }
-            Ok((caller, Route::Pipeline)) => self.pipeline(&caller, &body).await,
+            Ok((caller, Route::Pipeline)) => Box::pin(self.pipeline(&caller, &body)).await,
             Err(fault) => Err(fault),
         };
         respond(answer)

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue};
@@ -62,15 +62,12 @@ pub(crate) fn builder() -> http1::Builder {
     builder
 }
 
-/// The same for HTTP/1 and HTTP/2: the first bytes show which one is spoken.
+/// The same for HTTP/1 and HTTP/2: the first bytes show which one is spoken. A head that does not come is [`Activity`]'s affair:
+/// hyper would make a timer for each request. Answers are small, so head and body leave by send(2), which costs less than
+/// writev(2).
 fn either_version() -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(IDLE_TIMEOUT)
-        .max_buf_size(MAX_HEAD)
-        .max_headers(MAX_HEADERS);
+    builder.http1().header_read_timeout(None).max_buf_size(MAX_HEAD).max_headers(MAX_HEADERS).writev(false);
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -243,8 +240,8 @@ async fn page(shared: &Shared, request: Request<Incoming>, peer: SocketAddr) -> 
     if body.size_hint().lower() > page.max_body as u64 {
         return too_large();
     }
-    let body = match timeout(ANSWER_TIMEOUT, Limited::new(body, page.max_body).collect()).await {
-        Ok(Ok(body)) => body.to_bytes(),
+    let body = match timeout(ANSWER_TIMEOUT, whole(Limited::new(body, page.max_body))).await {
+        Ok(Ok(body)) => body,
         Ok(Err(error)) if error.is::<LengthLimitError>() => return too_large(),
         Ok(Err(_)) => return text(StatusCode::BAD_REQUEST, "the body is incomplete"),
         Err(_) => return text(StatusCode::REQUEST_TIMEOUT, "the body did not come in time"),
@@ -252,6 +249,26 @@ async fn page(shared: &Shared, request: Request<Incoming>, peer: SocketAddr) -> 
     let mut request = Request::from_parts(head, body);
     request.extensions_mut().insert(peer);
     (page.handler)(request).await.map(Full::new)
+}
+
+/// Reads a body to its end. One that comes in one piece, as most do, is not copied.
+async fn whole(mut body: Limited<Incoming>) -> Result<Bytes, BoxError> {
+    let (mut first, mut all) = (Bytes::new(), BytesMut::new());
+    while !body.is_end_stream()
+        && let Some(frame) = body.frame().await
+    {
+        // Trailers are of no use to anybody here.
+        let Ok(data) = frame?.into_data() else { continue };
+        if first.is_empty() {
+            first = data;
+            continue;
+        }
+        if all.is_empty() {
+            all.extend_from_slice(&first);
+        }
+        all.extend_from_slice(&data);
+    }
+    Ok(if all.is_empty() { first } else { all.freeze() })
 }
 
 /// A short answer for people.
