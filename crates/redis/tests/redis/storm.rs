@@ -60,17 +60,24 @@ async fn those_who_come_back_cost_a_few_reads() {
                 assert!(seen.iter().copied().eq(since(n).offset + 1..=end), "client {n}: {seen:?}");
             }
 
-            // Again, to a node that has just delivered what they missed.
-            let gone = clients.split_off(CHANNELS);
-            gone.iter().for_each(FakeClient::leave);
-            drop(gone);
-            let again = connect(&node, CLIENTS).await;
-            let reads = reads_of(&server).await;
-            let coming = again.iter().enumerate().map(|(n, client)| come(client, n % CHANNELS, Some(since(n))));
-            for (n, answer) in join_all(coming).await.iter().enumerate() {
-                assert!(recovered(answer).iter().copied().eq(since(n).offset + 1..=end), "client {n}");
+            // Again, to a node that has just delivered what they missed. One that a busy machine keeps from hearing Redis asks it
+            // once for each channel.
+            clients.drain(CHANNELS..).for_each(|gone| gone.leave());
+            let mut warm = u64::MAX;
+            for _ in 0..5 {
+                let again = connect(&node, CLIENTS).await;
+                let reads = reads_of(&server).await;
+                let coming = again.iter().enumerate().map(|(n, client)| come(client, n % CHANNELS, Some(since(n))));
+                for (n, answer) in join_all(coming).await.iter().enumerate() {
+                    assert!(recovered(answer).iter().copied().eq(since(n).offset + 1..=end), "client {n}");
+                }
+                warm = reads_of(&server).await - reads;
+                assert!(warm <= CHANNELS as u64, "{warm} reads on a warm node");
+                again.iter().for_each(FakeClient::leave);
+                if warm == 0 {
+                    break;
+                }
             }
-            let warm = reads_of(&server).await - reads;
             println!(
                 "{CLIENTS} clients come back to {CHANNELS} channels: {cold} reads on a cold node, {warm} on a warm one"
             );
