@@ -1,7 +1,6 @@
 //! An accepted connection on its way to a worker, or to HTTP alone.
 
-use std::io;
-use std::net::{self, SocketAddr};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -16,8 +15,8 @@ use crate::{handshake, http_server, proxies};
 
 /// An accepted connection. Whatever comes before HTTP happens in a task of its own, not on a worker, whose clients a flood of
 /// TLS handshakes would keep waiting.
-pub(crate) struct Arrival<S = net::TcpStream> {
-    pub(crate) stream: S,
+pub(crate) struct Arrival {
+    pub(crate) stream: TcpStream,
     pub(crate) peer: SocketAddr,
     pub(crate) permit: OwnedSemaphorePermit,
     pub(crate) shared: Arc<Shared>,
@@ -37,24 +36,7 @@ impl Arrival {
     }
 
     /// Does what comes before HTTP, and passes it on.
-    pub(crate) async fn run(self) {
-        if let Ok(arrival) = self.with(TcpStream::from_std) {
-            arrival.prepare().await;
-        }
-    }
-
-    async fn give(self, session: Option<Box<tls::Session>>) {
-        let Self { stream, peer, permit, shared, node } = self;
-        let serve = move |worker: &_, seat| {
-            let worker = Rc::clone(worker);
-            tokio::task::spawn_local(handshake::run((stream, session), peer, worker, (seat, permit), shared));
-        };
-        node.take_seat().run(serve).await;
-    }
-}
-
-impl Arrival<TcpStream> {
-    async fn prepare(mut self) {
+    pub(crate) async fn run(mut self) {
         let Some(peer) = self.introduced().await else { return };
         self.peer = peer;
         let has_protocols = self.shared.site.has_protocols();
@@ -102,16 +84,13 @@ impl Arrival<TcpStream> {
     }
 
     async fn give(self, session: Option<Box<tls::Session>>) {
-        if let Ok(arrival) = self.with(TcpStream::into_std) {
-            arrival.give(session).await;
-        }
-    }
-}
-
-impl<S> Arrival<S> {
-    fn with<T>(self, change: impl FnOnce(S) -> io::Result<T>) -> io::Result<Arrival<T>> {
         let Self { stream, peer, permit, shared, node } = self;
-        Ok(Arrival { stream: change(stream)?, peer, permit, shared, node })
+        let Ok(stream) = stream.into_std() else { return };
+        let serve = move |worker: &_, seat| {
+            let worker = Rc::clone(worker);
+            tokio::task::spawn_local(handshake::run((stream, session), peer, worker, (seat, permit), shared));
+        };
+        node.take_seat().run(serve).await;
     }
 }
 

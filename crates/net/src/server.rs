@@ -1,16 +1,14 @@
 //! Listening and accepting.
 
 use std::io::{self, ErrorKind};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use fanwire_node::Node;
-use rustix::net::{SocketFlags, acceptfrom_with};
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{sleep, timeout};
 
@@ -21,7 +19,7 @@ use crate::{Limits, Proxies, Site, Tls};
 /// A bound socket: connections wait in it until [`serve`] accepts them.
 #[derive(Debug)]
 pub struct Listener {
-    listener: TcpListener,
+    listener: std::net::TcpListener,
     addr: SocketAddr,
     tls: Option<Arc<Tls>>,
     proxies: Proxies,
@@ -60,7 +58,7 @@ impl Listener {
             socket.bind(&addr.into())?;
             socket.listen(4096)?;
             socket.set_nonblocking(true)?;
-            let listener = TcpListener::from(socket);
+            let listener = std::net::TcpListener::from(socket);
             let addr = listener.local_addr()?;
             Ok(Self { listener, addr, tls: None, proxies: Proxies::default() })
         };
@@ -136,7 +134,7 @@ pub async fn serve(
         stopping,
     });
     let mut door = Door {
-        listener: wait_with_tokio(listener.listener).map_err(Error::Wait)?,
+        listener: TcpListener::from_std(listener.listener).map_err(Error::Wait)?,
         permits: Arc::new(Semaphore::new(shared.limits.max_handshakes)),
         shared: Arc::clone(&shared),
         failing: false,
@@ -171,7 +169,7 @@ const GRACE: Duration = Duration::from_secs(3);
 
 /// Where connections come in, a bounded number at the same time.
 struct Door {
-    listener: AsyncFd<TcpListener>,
+    listener: TcpListener,
     permits: Arc<Semaphore>,
     shared: Arc<Shared>,
     failing: bool,
@@ -183,13 +181,13 @@ impl Door {
         let permits = Arc::clone(&self.permits);
         let permit = permits.acquire_owned().await.expect("the semaphore is never closed");
         loop {
-            match self.listener.async_io(Interest::READABLE, accept).await {
+            match self.listener.accept().await {
                 Ok((stream, peer)) => {
                     self.failing = false;
                     return (stream, peer, permit);
                 }
                 // The peer left before its turn came.
-                Err(error) if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::Interrupted) => {}
+                Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
                 Err(error) => self.back_off(&error).await,
             }
         }
@@ -205,32 +203,18 @@ impl Door {
     }
 }
 
-#[expect(deprecated, reason = "it is unsound for types that do not keep their descriptor, which this one does")]
-fn wait_with_tokio(listener: TcpListener) -> io::Result<AsyncFd<TcpListener>> {
-    AsyncFd::with_interest(listener, Interest::READABLE)
-}
-
-/// Accepts a connection without telling tokio: the worker that gets it does, and once is enough.
-fn accept(listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
-    let (stream, peer) = acceptfrom_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
-    let peer = peer.and_then(|peer| peer.try_into().ok()).ok_or(ErrorKind::ConnectionAborted)?;
-    Ok((stream.into(), peer))
-}
-
 #[cfg(test)]
 mod tests {
-    use std::io::Read;
+    use std::net::TcpStream;
 
     use super::*;
 
     #[test]
     fn connections_have_what_the_listener_was_given() {
         let listener = Listener::bind(([127, 0, 0, 1], 0).into()).unwrap();
-        let peer = TcpStream::connect(listener.local_addr()).unwrap();
+        let _peer = TcpStream::connect(listener.local_addr()).unwrap();
         listener.listener.set_nonblocking(false).unwrap();
-        let (mut stream, from) = accept(&listener.listener).unwrap();
-        assert_eq!(from, peer.local_addr().unwrap());
+        let (stream, _) = listener.listener.accept().unwrap();
         assert!(stream.nodelay().unwrap());
-        assert_eq!(stream.read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
     }
 }

@@ -62,7 +62,11 @@ impl Duplex for TcpSocket {
     }
 }
 
+#[cfg(not(target_vendor = "apple"))]
 const FLAGS: SendFlags = SendFlags::DONTWAIT.union(SendFlags::NOSIGNAL);
+/// There the signal is off by an option that each socket has from the standard library.
+#[cfg(target_vendor = "apple")]
+const FLAGS: SendFlags = SendFlags::DONTWAIT;
 
 impl Socket for TcpSocket {
     fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {

@@ -20,8 +20,7 @@ pub(crate) struct Dialer {
     pub(crate) timeout: Duration,
 }
 
-/// After how long a peer that acknowledges nothing is gone, and after how much silence it is asked.
-const USER_TIMEOUT: Duration = Duration::from_secs(10);
+/// After how much silence a peer is asked for a sign of life.
 const KEEPALIVE: Duration = Duration::from_secs(5);
 
 /// The requests that may wait to be written to the socket.
@@ -45,8 +44,9 @@ impl Dialer {
         let tcp = TcpSettings::default()
             .set_nodelay(true)
             .set_keepalive(TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE));
+        // After how long a peer that acknowledges nothing is gone.
         #[cfg(target_os = "linux")]
-        let tcp = tcp.set_user_timeout(USER_TIMEOUT);
+        let tcp = tcp.set_user_timeout(Duration::from_secs(10));
         let info = plain.set_redis_settings(self.login.clone()).set_tcp_settings(tcp);
         let client = match &self.certificates {
             None => Client::open(info)?,
