@@ -118,6 +118,9 @@ impl Commands {
             link.give_up();
             return all(Error::OutcomeUnknown);
         };
+        if !self.serves(server) {
+            return all(Error::OutcomeUnknown);
+        }
         // What this server does not do any more goes its own way.
         let settled = answers.into_iter().zip(commands).map(async |(answer, (partition, command))| match answer {
             Ok(answer) => Ok(answer),
@@ -134,9 +137,11 @@ impl Commands {
         let mut refused = unavailable("no connection to Redis in time");
         let mut named = None;
         for _ in 0..MAX_ATTEMPTS {
+            let known = named.is_none();
             let Ok(reached) = timeout_at(deadline, self.reach(partition, named.take())).await else { break };
             let (server, mut link, asking) = reached?;
             let error = match timeout_at(deadline, link.run(request, asking)).await {
+                Ok(Ok(_)) if known && !self.serves(&server) => return Err(Error::OutcomeUnknown),
                 Ok(Ok(answer)) => return Ok(answer),
                 Ok(Err(error)) => error,
                 // Sent and not answered. A connection that owes an answer is not trusted again.
@@ -197,10 +202,16 @@ impl Commands {
             return Ok(Some(link));
         }
         self.ask_where(server.site).await;
-        if !self.topology.map().borrow().servers().contains(server) {
+        if !self.serves(server) {
             return Ok(None);
         }
         self.dial(server).await.map(Some)
+    }
+
+    /// Whether a server still has a part in this. One that a failover has replaced may go on for a while as if nothing had
+    /// happened: what it says then will be forgotten.
+    fn serves(&self, server: &Server) -> bool {
+        self.topology.map().borrow().servers().contains(server)
     }
 
     /// Asks where the servers are. Those who should know and are silent must not use up all the time there is.

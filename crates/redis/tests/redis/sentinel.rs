@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use fanwire_node::broker::Error;
+use fanwire_redis::Config;
 use tokio::task::LocalSet;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -9,6 +11,7 @@ use crate::load::{Load, Settle};
 use crate::server::proxy::Proxy;
 use crate::server::sentinel::{NAME, Sentinels};
 use crate::server::{Server, words};
+use crate::shards;
 
 /// The replica has everything: nobody notices. Every other time the old primary lives on and goes on believing that it is
 /// one, for a while.
@@ -87,6 +90,34 @@ async fn a_failover_that_loses_is_told_to_those_who_saw_more() {
             assert!(verdict.report.acked_but_lost > 0 && verdict.report.told > 0, "{}", verdict.report);
         })
         .await;
+}
+
+/// A primary that was replaced and does not know it takes what was sent to it before. That must not count.
+#[tokio::test]
+async fn what_a_former_primary_says_is_no_proof() {
+    let sentinels = Sentinels::start(1).await;
+    // What waits for the old one is not given up, and not sent again, while this lasts.
+    let redis = shards::start(&Config { timeout: Duration::from_secs(20), ..sentinels.config("fanwire") }).await;
+    shards::publish(&redis, "a").await.expect("published");
+    sentinels.servers[0].ask(&["CLIENT", "PAUSE", "60000", "WRITE"]).await;
+    in_step(&sentinels.servers, 0).await;
+    let switch = async {
+        sentinels.servers[0].until(&["INFO", "clients"], |info| !info.contains("blocked_clients:0")).await;
+        sentinels.sentinels[0].until(&["SENTINEL", "FAILOVER", NAME], |_| true).await;
+        sentinels.until_another_than(0).await;
+        let elsewhere =
+            async { while timeout(Duration::from_millis(200), shards::publish(&redis, "b")).await.is_err() {} };
+        timeout(Duration::from_secs(30), elsewhere).await.expect("the node finds the new one");
+        sentinels.servers[0].ask(&["CLIENT", "UNPAUSE"]).await;
+    };
+    let (outcome, ()) = tokio::join!(shards::publish(&redis, "a"), switch);
+    let kept = words(&sentinels.servers[1].ask(&["XLEN", "fanwire:stream:a"]).await);
+    match outcome {
+        Err(Error::OutcomeUnknown) => assert_eq!(kept, "1"),
+        // It had learned already that it is none any more, and sent the node on.
+        Ok(_) => assert_eq!(kept, "2"),
+        Err(error) => panic!("{error:?}"),
+    }
 }
 
 /// The primary is where it was: that nobody can be asked does not matter, not even to who has to connect anew.

@@ -97,13 +97,13 @@ async fn sums(servers: &[Server]) -> (u64, u64) {
     sums
 }
 
-async fn start(config: &Config) -> Redis {
+pub(crate) async fn start(config: &Config) -> Redis {
     let redis = fanwire_redis::start(config, Dispatcher::new(1)).expect("a good configuration");
     until(|| redis.health.is_up()).await;
     redis
 }
 
-async fn publish(redis: &Redis, channel: &str) -> Result<Published, Error> {
+pub(crate) async fn publish(redis: &Redis, channel: &str) -> Result<Published, Error> {
     let publication = Publication {
         channel: name(channel),
         payload: Payload::json("1".into()),
