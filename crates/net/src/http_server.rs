@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue};
@@ -240,8 +240,8 @@ async fn page(shared: &Shared, request: Request<Incoming>, peer: SocketAddr) -> 
     if body.size_hint().lower() > page.max_body as u64 {
         return too_large();
     }
-    let body = match timeout(ANSWER_TIMEOUT, whole(Limited::new(body, page.max_body))).await {
-        Ok(Ok(body)) => body,
+    let body = match timeout(ANSWER_TIMEOUT, Limited::new(body, page.max_body).collect()).await {
+        Ok(Ok(body)) => body.to_bytes(),
         Ok(Err(error)) if error.is::<LengthLimitError>() => return too_large(),
         Ok(Err(_)) => return text(StatusCode::BAD_REQUEST, "the body is incomplete"),
         Err(_) => return text(StatusCode::REQUEST_TIMEOUT, "the body did not come in time"),
@@ -249,26 +249,6 @@ async fn page(shared: &Shared, request: Request<Incoming>, peer: SocketAddr) -> 
     let mut request = Request::from_parts(head, body);
     request.extensions_mut().insert(peer);
     (page.handler)(request).await.map(Full::new)
-}
-
-/// Reads a body to its end. One that comes in one piece, as most do, is not copied.
-async fn whole(mut body: Limited<Incoming>) -> Result<Bytes, BoxError> {
-    let (mut first, mut all) = (Bytes::new(), BytesMut::new());
-    while !body.is_end_stream()
-        && let Some(frame) = body.frame().await
-    {
-        // Trailers are of no use to anybody here.
-        let Ok(data) = frame?.into_data() else { continue };
-        if first.is_empty() {
-            first = data;
-            continue;
-        }
-        if all.is_empty() {
-            all.extend_from_slice(&first);
-        }
-        all.extend_from_slice(&data);
-    }
-    Ok(if all.is_empty() { first } else { all.freeze() })
 }
 
 /// A short answer for people.
