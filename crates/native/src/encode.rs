@@ -109,12 +109,7 @@ fn list(out: &mut BytesMut, publications: &[proto::Publication]) {
         let mut object = Object::open(out);
         object.raw("data", &publication.data);
         if let Some(who) = &publication.info {
-            let mut info = Object::open(object.key("info"));
-            string(info.key("user"), &who.user);
-            string(info.key("client"), &who.client);
-            info.raw("conn_info", &who.conn_info);
-            info.raw("chan_info", &who.chan_info);
-            info.close();
+            person(object.key("info"), [&who.user, &who.client], [&who.conn_info, &who.chan_info]);
         }
         object.number("offset", publication.offset);
         object.tags(publication.tags.iter().map(|(name, value)| (name.as_str(), value.as_str())));
@@ -134,12 +129,17 @@ fn member(out: &mut BytesMut, who: &ClientInfo) {
 }
 
 fn info(out: &mut BytesMut, info: &ClientInfo) {
+    let attached = [&info.conn_info, &info.chan_info].map(|json| json.as_deref().unwrap_or_default());
+    person(out, [&info.user, &info.client], attached);
+}
+
+fn person(out: &mut BytesMut, [user, client]: [&str; 2], [conn_info, chan_info]: [&[u8]; 2]) {
     let mut object = Object::open(out);
     // Clients read these without asking whether they are there.
-    string(object.key("user"), &info.user);
-    string(object.key("client"), &info.client);
-    object.raw("conn_info", info.conn_info.as_deref().unwrap_or_default());
-    object.raw("chan_info", info.chan_info.as_deref().unwrap_or_default());
+    string(object.key("user"), user);
+    string(object.key("client"), client);
+    object.raw("conn_info", conn_info);
+    object.raw("chan_info", chan_info);
     object.close();
 }
 
