@@ -13,6 +13,7 @@ use tokio::time::timeout;
 use crate::server::Server;
 use crate::server::cluster::Cluster;
 use crate::server::sentinel::{NAME, Sentinels};
+use crate::shards::publication;
 use crate::suite::{start, suite, until_up};
 
 /// The rules in the documentation: for every form, for a cluster, behind sentinels.
@@ -116,17 +117,7 @@ async fn a_wrong_password_is_told_and_not_shown() {
     };
     assert!(comes_up(&config("rightpassword")).await);
     let redis = start(&config("wrongpassword"), Dispatcher::new(1));
-    let publication = fanwire_wire::Publication {
-        channel: fanwire_wire::Channel::new("a").expect("a good name"),
-        payload: fanwire_wire::Payload::json("1".into()),
-        event: None,
-        tags: Vec::new().into(),
-        info: None,
-        exclude: None,
-        stamp: None,
-        time_ms: 0,
-    };
-    let refused = redis.broker.publish(publication, PublishOptions::default()).await.expect_err("refused");
+    let refused = redis.broker.publish(publication("a"), PublishOptions::default()).await.expect_err("refused");
     assert!(refused.to_string().contains("WRONGPASS") && !refused.to_string().contains("wrongpassword"), "{refused}");
     assert!(!format!("{:?}", config("wrongpassword")).contains("wrongpassword"));
 }

@@ -45,9 +45,7 @@ async fn a_dead_node_is_swept_in_every_topology() {
 async fn a_failover_that_loses_changes_is_heard_by_nobody() {
     let primary = Server::start().await;
     let leg = Proxy::start(primary.port()).await;
-    let replica = Server::start_with(&["--save", "", "--repl-diskless-sync-delay", "0"]).await;
-    replica.ask(&["REPLICAOF", "127.0.0.1", &leg.port.to_string()]).await;
-    replica.until(&["INFO", "replication"], |info| info.contains("master_link_status:up")).await;
+    let replica = Server::start_replica_of(leg.port).await;
     let mut sentinels = Sentinels::watch(vec![primary, replica]).await;
     run(async {
         let config = sentinels.config("fanwire");

@@ -69,9 +69,7 @@ async fn a_failover_that_loses_is_told_to_those_who_saw_more() {
         .run_until(async {
             let primary = Server::start().await;
             let leg = Proxy::start(primary.port()).await;
-            let replica = Server::start_with(&["--save", "", "--repl-diskless-sync-delay", "0"]).await;
-            replica.ask(&["REPLICAOF", "127.0.0.1", &leg.port.to_string()]).await;
-            replica.until(&["INFO", "replication"], |info| info.contains("master_link_status:up")).await;
+            let replica = Server::start_replica_of(leg.port).await;
             let mut sentinels = Sentinels::watch(vec![primary, replica]).await;
             let load = Load::start(&sentinels.config("fanwire"), Settle::Never).await;
             leg.hold();

@@ -104,7 +104,14 @@ pub(crate) async fn start(config: &Config) -> Redis {
 }
 
 pub(crate) async fn publish(redis: &Redis, channel: &str) -> Result<Published, Error> {
-    let publication = Publication {
+    let retention = Retention { size: 100, ttl: Duration::from_secs(60) };
+    let options = PublishOptions { history: Some(retention), ..PublishOptions::default() };
+    redis.broker.publish(publication(channel), options).await
+}
+
+/// Something for a channel.
+pub(crate) fn publication(channel: &str) -> Publication {
+    Publication {
         channel: name(channel),
         payload: Payload::json("1".into()),
         event: None,
@@ -113,10 +120,7 @@ pub(crate) async fn publish(redis: &Redis, channel: &str) -> Result<Published, E
         exclude: None,
         stamp: None,
         time_ms: 0,
-    };
-    let retention = Retention { size: 100, ttl: Duration::from_secs(60) };
-    let options = PublishOptions { history: Some(retention), ..PublishOptions::default() };
-    redis.broker.publish(publication, options).await
+    }
 }
 
 fn name(channel: &str) -> Channel {

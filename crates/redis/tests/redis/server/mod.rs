@@ -39,6 +39,14 @@ impl Server {
         Self::prepare(&valkey(), free_port(), &["--save", "", "--appendonly", "no"]).started().await
     }
 
+    /// Starts a replica of the server at a port, and waits until it follows.
+    pub(crate) async fn start_replica_of(port: u16) -> Self {
+        let replica = Self::start_with(&["--save", "", "--repl-diskless-sync-delay", "0"]).await;
+        replica.ask(&["REPLICAOF", "127.0.0.1", &port.to_string()]).await;
+        replica.until(&["INFO", "replication"], |info| info.contains("master_link_status:up")).await;
+        replica
+    }
+
     /// A server that does not run yet.
     pub(crate) fn prepare(program: &Path, port: u16, options: &[&str]) -> Self {
         let folder = std::env::temp_dir().join(format!("fanwire-redis-{}-{port}", std::process::id()));

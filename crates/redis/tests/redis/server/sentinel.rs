@@ -21,10 +21,7 @@ impl Sentinels {
     pub(crate) async fn start(replicas: usize) -> Self {
         let mut servers = vec![Server::start().await];
         for _ in 0..replicas {
-            let server = Server::start_with(&["--save", "", "--repl-diskless-sync-delay", "0"]).await;
-            server.ask(&["REPLICAOF", "127.0.0.1", &servers[0].port().to_string()]).await;
-            server.until(&["INFO", "replication"], |info| info.contains("master_link_status:up")).await;
-            servers.push(server);
+            servers.push(Server::start_replica_of(servers[0].port()).await);
         }
         Self::watch(servers).await
     }
