@@ -2,11 +2,12 @@
 
 use std::io::{self, ErrorKind, IoSlice};
 use std::net::Shutdown;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use fanwire_node::Socket;
-use rustix::net::{SendAncillaryBuffer, SendFlags};
+use fanwire_node::{SEND, Socket};
+use rustix::net::SendAncillaryBuffer;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
@@ -62,20 +63,18 @@ impl Duplex for TcpSocket {
     }
 }
 
-#[cfg(not(target_vendor = "apple"))]
-const FLAGS: SendFlags = SendFlags::DONTWAIT.union(SendFlags::NOSIGNAL);
-/// There the signal is off by an option that each socket has from the standard library.
-#[cfg(target_vendor = "apple")]
-const FLAGS: SendFlags = SendFlags::DONTWAIT;
-
 impl Socket for TcpSocket {
     fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         // Straight to the kernel: a sweep does not touch the readiness of each socket, which lies elsewhere in memory.
-        self.written(rustix::net::send(&*self.0, bytes, FLAGS))
+        self.written(rustix::net::send(&*self.0, bytes, SEND))
     }
 
     fn try_write_vectored(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.written(rustix::net::sendmsg(&*self.0, parts, &mut SendAncillaryBuffer::default(), FLAGS))
+        self.written(rustix::net::sendmsg(&*self.0, parts, &mut SendAncillaryBuffer::default(), SEND))
+    }
+
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.0.as_fd())
     }
 
     fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

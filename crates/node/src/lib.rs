@@ -1,6 +1,6 @@
 //! A Fanwire node: workers, their subscribers, and the path of a publication from the broker to the sockets.
 //!
-//! Knows no sockets, no HTTP and no protocol by name.
+//! Opens no sockets; knows no HTTP and no protocol by name.
 //!
 //! - [`Node`]: what workers and control plane share; [`Worker`]: one thread and the connections it owns
 //! - [`Client`]: the core's end of one connection, with what a session may ask for
@@ -19,6 +19,7 @@
 mod admission;
 pub mod authorizer;
 pub mod broker;
+mod burst;
 pub mod capability;
 mod client;
 pub mod clock;
@@ -54,6 +55,7 @@ mod worker;
 pub use admission::{AdmissionConfig, TooMany};
 pub use authorizer::Authorizer;
 pub use broker::Broker;
+pub use burst::SEND;
 pub use capability::{Action, Capability};
 pub use client::{
     Client, ClientGuard, ConnectRequest, Connected, Failure, HistoryRequest, Recovery, ServerSide, SubscribeRequest,

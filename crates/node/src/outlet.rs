@@ -6,6 +6,7 @@ use std::fmt;
 use std::future::poll_fn;
 use std::io::{self, ErrorKind, IoSlice};
 use std::net::Shutdown;
+use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -29,6 +30,11 @@ pub trait Socket {
     ///
     /// Those of the socket.
     fn try_write_vectored(&self, parts: &[IoSlice<'_>]) -> io::Result<usize>;
+
+    /// Where bytes go as they are, by nothing but a send(2) with [`SEND`](crate::SEND): many such writes can be made in a row.
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
 
     /// Whether a write may take bytes that do not leave at once. It is always the same.
     fn may_hold(&self) -> bool {
@@ -189,29 +195,38 @@ impl Outlet {
         if self.phase.get() != Phase::Open {
             return Ok(());
         }
-        if self.backlog.borrow().is_none() {
-            let (written, total) = match frames {
-                [frame] => (self.socket.try_write(frame), frame.len()),
-                _ => {
-                    let parts: smallvec::SmallVec<[IoSlice<'_>; 16]> =
-                        frames.iter().take(MAX_PARTS).map(|frame| IoSlice::new(frame)).collect();
-                    (self.socket.try_write_vectored(&parts), frames.iter().map(Bytes::len).sum())
-                }
-            };
-            let mut written = settle(written)?;
-            if written == total && (!self.may_hold || self.socket.held() == 0) {
-                return Ok(());
+        let written = match frames {
+            _ if self.is_waiting() => 0,
+            [frame] => settle(self.socket.try_write(frame))?,
+            _ => {
+                let parts: smallvec::SmallVec<[IoSlice<'_>; 16]> =
+                    frames.iter().take(MAX_PARTS).map(|frame| IoSlice::new(frame)).collect();
+                settle(self.socket.try_write_vectored(&parts))?
             }
-            self.backlog.borrow_mut().get_or_insert_default();
-            for frame in frames {
-                let skipped = written.min(frame.len());
-                written -= skipped;
-                self.append(frame.slice(skipped..))?;
-            }
-        } else {
-            for frame in frames {
-                self.append(frame.clone())?;
-            }
+        };
+        self.written(frames, written)
+    }
+
+    /// The descriptor, if the next bytes can go there past this outlet: nothing waits before them.
+    pub(crate) fn open_descriptor(&self) -> Option<BorrowedFd<'_>> {
+        if self.phase.get() == Phase::Open && !self.is_waiting() { self.socket.descriptor() } else { None }
+    }
+
+    /// Takes over what is left of `frames` when so many bytes of them are written.
+    ///
+    /// # Errors
+    ///
+    /// As [`Outlet::write`].
+    pub(crate) fn written(self: &Rc<Self>, frames: &[Bytes], mut written: usize) -> Result<(), Disconnect> {
+        let all = written == frames.iter().map(Bytes::len).sum::<usize>();
+        if all && !self.is_waiting() && (!self.may_hold || self.socket.held() == 0) {
+            return Ok(());
+        }
+        self.backlog.borrow_mut().get_or_insert_default();
+        for frame in frames {
+            let skipped = written.min(frame.len());
+            written -= skipped;
+            self.append(frame.slice(skipped..))?;
         }
         self.flush()
     }

@@ -11,6 +11,7 @@ use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use crate::Node;
+use crate::burst::{self, Shot};
 use crate::clock;
 use crate::hub::{Hub, LocalChannel, Mark};
 use crate::metrics::Metrics;
@@ -177,13 +178,22 @@ impl Sweeps {
         let mut ended = Vec::new();
         let (mut bytes, mut writes) = (0, 0);
         let Slice { deliveries, frames: all } = &mut self.slice;
+        let mut burst: SmallVec<[Shot<'_>; 8]> = SmallVec::new();
         for deliveries in deliveries.chunk_by(|a, b| Rc::ptr_eq(&a.outlet, &b.outlet)) {
             let outlet = &deliveries[0].outlet;
             outlet.last_write.set(second);
             writes += 1;
             let several: SmallVec<[Bytes; 16]>;
             let frames = match deliveries {
-                [delivery] => std::slice::from_ref(&all[delivery.frames]),
+                [delivery] => {
+                    let frame = &all[delivery.frames];
+                    if let Some(shot) = Shot::new(outlet, frame) {
+                        bytes += frame.len();
+                        burst.push(shot);
+                        continue;
+                    }
+                    std::slice::from_ref(frame)
+                }
                 _ => {
                     several = deliveries.iter().map(|delivery| all[delivery.frames].clone()).collect();
                     &several
@@ -191,6 +201,12 @@ impl Sweeps {
             };
             bytes += frames.iter().map(Bytes::len).sum::<usize>();
             if let Err(disconnect) = outlet.write(frames) {
+                ended.push((outlet.key.get(), disconnect));
+            }
+        }
+        burst::fire(&mut burst);
+        for Shot { outlet, frame, sent, .. } in burst {
+            if let Err(disconnect) = outlet.written(std::slice::from_ref(frame), sent) {
                 ended.push((outlet.key.get(), disconnect));
             }
         }
