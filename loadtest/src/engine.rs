@@ -137,6 +137,7 @@ fn connections(load: &Load) -> u32 {
         Load::Handshake(load) => load.connections + 1,
         Load::Churn(load) => load.connections + 1,
         Load::SlowConsumers(load) => load.subscribers + load.slow + 1,
+        Load::Growth(load) => load.connections + 1,
         Load::Resume(load) => load.clients + 1,
     }
 }

@@ -2,6 +2,7 @@
 
 mod churn;
 mod fan_out;
+mod growth;
 mod handshake;
 mod idle;
 mod measured;
@@ -60,6 +61,7 @@ impl<'a> Bench<'a> {
             Load::Idle(load) => idle::run(load, self),
             Load::Handshake(load) => handshake::run(load, self),
             Load::Churn(load) => churn::run(load, self),
+            Load::Growth(load) => growth::run(load, self),
             Load::SlowConsumers(load) => slow_consumers::run(load, self),
             Load::Resume(load) => resume::run(load, self),
         }
@@ -160,6 +162,7 @@ fn steps(load: &Load) -> u64 {
         Load::Handshake(load) => 1 + u64::from(load.storms),
         Load::Resume(load) => u64::from(load.rounds),
         Load::Churn(_) => 2,
+        Load::Growth(load) => 2 * u64::from(load.rounds) * load.channels.len() as u64,
         Load::Idle(_) | Load::SlowConsumers(_) => 1,
     }
 }

@@ -5,7 +5,7 @@ mod load;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-pub(crate) use load::{Churn, FanOut, Handshake, Idle, Load, Mixed, Resume, SlowConsumers, Span};
+pub(crate) use load::{Churn, FanOut, Growth, Handshake, Idle, Load, Mixed, Resume, SlowConsumers, Span};
 use serde::Deserialize;
 
 use crate::assertion::Assertion;

@@ -38,8 +38,9 @@ pub(crate) struct Traffic {
     outgoing: Vec<Vec<u8>>,
     /// Publications that have not reached all their subscribers.
     in_flight: usize,
-    /// The channel that is published to next, in a closed loop.
+    /// The channel that is published to next, in a closed loop, and how many have their turn.
     turn: u32,
+    among: u32,
     deliveries: u64,
     published: u64,
     /// Replies to publishers.
@@ -108,6 +109,7 @@ impl Traffic {
             outgoing: vec![Vec::new(); publishers as usize],
             in_flight: 0,
             turn: 0,
+            among: layout.channels(),
             deliveries: 0,
             published: 0,
             own_replies: 0,
@@ -181,6 +183,12 @@ impl Traffic {
     /// A channel's name.
     pub(crate) fn channel_name(&self, channel: u32) -> String {
         channel_name(&self.prefix, channel)
+    }
+
+    /// From here on only the first so many channels have their turn.
+    pub(crate) fn publish_among(&mut self, channels: u32) {
+        self.turn = 0;
+        self.among = channels;
     }
 
     /// Puts so many publications in flight, to the channels in turn.
@@ -296,7 +304,7 @@ impl Traffic {
 
     fn publish_next(&mut self, at: u64) {
         let channel = self.turn;
-        self.turn = (channel + 1) % self.layout.channels();
+        self.turn = (channel + 1) % self.among;
         self.publish(channel, at);
     }
 

@@ -127,6 +127,18 @@ fn churn() {
 }
 
 #[test]
+fn growth() {
+    let set = [
+        "load.growth.connections=20",
+        "load.growth.audience=2",
+        "load.growth.channels=[10, 50]",
+        "load.growth.seconds=0.2",
+        "load.growth.rounds=1",
+    ];
+    passes("growth", &set, &["deliveries_per_cpu_second", "publications_per_second"]);
+}
+
+#[test]
 fn slow_consumers() {
     let set = [
         NO_DEMANDS,

@@ -20,6 +20,8 @@ pub(crate) enum Load {
     Handshake(Handshake),
     /// Subscriptions that change all the time.
     Churn(Churn),
+    /// The same traffic among more and more channels.
+    Growth(Growth),
     /// Subscribers of which some do not read.
     SlowConsumers(SlowConsumers),
     /// Clients that come back and ask for what they missed.
@@ -114,6 +116,33 @@ pub(crate) struct Churn {
     pub(crate) seconds: Span,
 }
 
+/// `load.growth`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Growth {
+    /// Connections.
+    pub(crate) connections: u32,
+    /// Subscribers of each channel.
+    pub(crate) audience: u32,
+    /// How many channels there are, from step to step; each a multiple of connections / audience.
+    pub(crate) channels: Vec<u32>,
+    /// Bytes of a publication's data.
+    pub(crate) payload: u32,
+    /// Publications in flight.
+    pub(crate) window: u32,
+    /// Length of one measurement, without its warm-up.
+    pub(crate) seconds: Span,
+    /// Repetitions of each; medians are reported.
+    pub(crate) rounds: u32,
+}
+
+impl Growth {
+    /// The channels that take one subscription of each connection.
+    pub(crate) fn layer(&self) -> u32 {
+        (self.connections / self.audience.max(1)).max(1)
+    }
+}
+
 /// `load.slow-consumers`
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -203,6 +232,22 @@ impl Load {
                 within("load.churn.window", load.window.into(), 1.0..=4_096.0);
                 within("load.churn.seconds", load.seconds.0.as_secs_f64(), 0.0..=600.0);
             }
+            Self::Growth(load) => {
+                within("load.growth.connections", load.connections.into(), some);
+                within("load.growth.audience", load.audience.into(), 1.0..=f64::from(load.connections));
+                let layer = load.layer();
+                let mut before = 1;
+                for &channels in &load.channels {
+                    within("load.growth.channels", channels.into(), f64::from(before)..=1_000_000.0);
+                    // A part of a layer is no channel with its whole audience.
+                    within("load.growth.channels above a multiple of a layer", (channels % layer).into(), 0.0..=0.0);
+                    before = channels;
+                }
+                within("load.growth.payload", load.payload.into(), sizes);
+                within("load.growth.window", load.window.into(), 1.0..=4_096.0);
+                within("load.growth.seconds", load.seconds.0.as_secs_f64(), spans);
+                within("load.growth.rounds", load.rounds.into(), 1.0..=100.0);
+            }
             Self::SlowConsumers(load) => {
                 within("load.slow-consumers.subscribers", load.subscribers.into(), some);
                 within("load.slow-consumers.slow", load.slow.into(), 1.0..=10_000.0);
@@ -286,6 +331,20 @@ impl Default for Churn {
             channels: 100_000,
             window: 64,
             seconds: Span(Duration::from_secs(10)),
+        }
+    }
+}
+
+impl Default for Growth {
+    fn default() -> Self {
+        Self {
+            connections: 1_000,
+            audience: 10,
+            channels: vec![100, 1_000, 10_000, 100_000],
+            payload: 128,
+            window: 16,
+            seconds: Span(Duration::from_secs(1)),
+            rounds: 3,
         }
     }
 }
