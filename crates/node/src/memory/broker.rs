@@ -237,15 +237,17 @@ impl Stream {
 
     fn read(&self, query: &HistoryQuery) -> History {
         let offset = |publication: &Publication| publication.stamp.as_ref().map_or(0, |stamp| stamp.position.offset);
-        let all = self.entries.iter().map(|(_, publication)| publication);
-        let since = query.since;
+        let place =
+            |is_before: &dyn Fn(u64) -> bool| self.entries.partition_point(|(_, entry)| is_before(offset(entry)));
+        let part = match (query.order, query.since) {
+            (_, None) => self.entries.range(..),
+            (Order::Forward, Some(since)) => self.entries.range(place(&|offset| offset <= since)..),
+            (Order::Reverse, Some(since)) => self.entries.range(..place(&|offset| offset < since)),
+        };
+        let part = part.map(|(_, publication)| Arc::clone(publication));
         let publications = match query.order {
-            Order::Forward => {
-                all.filter(|p| since.is_none_or(|since| offset(p) > since)).take(query.limit).cloned().collect()
-            }
-            Order::Reverse => {
-                all.rev().filter(|p| since.is_none_or(|since| offset(p) < since)).take(query.limit).cloned().collect()
-            }
+            Order::Forward => part.take(query.limit).collect(),
+            Order::Reverse => part.rev().take(query.limit).collect(),
         };
         History { publications, top: self.top.clone() }
     }
