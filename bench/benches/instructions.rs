@@ -6,6 +6,7 @@
 #![allow(missing_docs, unused_qualifications, reason = "the macros make them")]
 
 use std::hint::black_box;
+use std::ops::Range;
 
 use bytes::BytesMut;
 use fanwire_bench::{Encoding, Gap, Stage, broadcast, client_frames, publication};
@@ -91,18 +92,19 @@ fn subscribe_and_leave(stage: Stage) -> Stage {
     stage
 }
 
-fn missed(count: usize) -> (Stage, String) {
+fn missed(count: usize, clients: usize) -> (Stage, Range<usize>, String) {
     let mut stage = Stage::new(1_000).subscribers(1, 1);
-    stage.connect();
+    (0..clients).for_each(|_| stage.connect());
     let epoch = stage.publish("bench0", count).expect("the channel keeps a stream");
-    (stage, epoch)
+    (stage, 1..1 + clients, epoch)
 }
 
-// A client comes back and gets what it missed.
+// Clients come back to a channel and get what they missed: one alone, and eleven after one another.
 #[library_benchmark(setup = missed)]
-#[bench::fifty(args = (50), config = budget(110_700))]
-fn resume((stage, epoch): (Stage, String)) -> Stage {
-    stage.resume(1, "bench0", &epoch, 0);
+#[bench::fifty(args = (50, 1), config = budget(88_600))]
+#[bench::fifty_for_eleven(args = (50, 11), config = budget(366_800))]
+fn resume((stage, clients, epoch): (Stage, Range<usize>, String)) -> Stage {
+    stage.resume(clients, "bench0", &epoch, 0);
     stage
 }
 

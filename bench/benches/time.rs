@@ -72,7 +72,7 @@ fn resume(criterion: &mut Criterion) {
         stage.connect();
         let epoch = stage.publish("bench0", 50).expect("the channel keeps a stream");
         bencher.iter(|| {
-            stage.resume(1, "bench0", &epoch, 0);
+            stage.resume(1..2, "bench0", &epoch, 0);
             stage.unsubscribe(1, "bench0");
         });
     });

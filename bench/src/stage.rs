@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::net::Shutdown;
+use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -88,7 +89,7 @@ impl Stage {
             let client = &stage.clients[stage.clients.len() - 1];
             client.begin().await.expect("a client may begin");
         });
-        self.command(self.clients.len() - 1, Bytes::from_static(CONNECT.as_bytes()));
+        self.command(self.clients.len() - 1, &Bytes::from_static(CONNECT.as_bytes()));
     }
 
     /// Adds `count` clients that are subscribed to a channel, each with a channel of `channels` in turn.
@@ -102,26 +103,26 @@ impl Stage {
 
     /// The client `number` subscribes to a channel.
     pub fn subscribe(&self, number: usize, channel: &str) {
-        self.command(number, Bytes::from(format!(r#"{{"id":2,"subscribe":{{"channel":"{channel}"}}}}"#)));
+        self.command(number, &Bytes::from(format!(r#"{{"id":2,"subscribe":{{"channel":"{channel}"}}}}"#)));
     }
 
-    /// The client `number` subscribes to a channel from where it stood.
-    pub fn resume(&self, number: usize, channel: &str, epoch: &str, offset: u64) {
+    /// These clients subscribe to a channel from where they stood, one right after the other.
+    pub fn resume(&self, numbers: Range<usize>, channel: &str, epoch: &str, offset: u64) {
         let command = format!(
             r#"{{"id":2,"subscribe":{{"channel":"{channel}","recover":true,"epoch":"{epoch}","offset":{offset}}}}}"#
         );
-        self.command(number, Bytes::from(command));
+        self.commands(numbers, &Bytes::from(command));
     }
 
     /// The client `number` ends a subscription.
     pub fn unsubscribe(&self, number: usize, channel: &str) {
-        self.command(number, Bytes::from(format!(r#"{{"id":3,"unsubscribe":{{"channel":"{channel}"}}}}"#)));
+        self.command(number, &Bytes::from(format!(r#"{{"id":3,"unsubscribe":{{"channel":"{channel}"}}}}"#)));
     }
 
     /// The client `number` publishes.
     pub fn publish_as(&self, number: usize, channel: &str) {
         let command = format!(r#"{{"id":4,"publish":{{"channel":"{channel}","data":{PAYLOAD}}}}}"#);
-        self.command(number, Bytes::from(command));
+        self.command(number, &Bytes::from(command));
     }
 
     /// Lets the client `number` send a message, and waits until everything has come to rest.
@@ -129,15 +130,21 @@ impl Stage {
     /// # Panics
     ///
     /// If the node ends the connection, or has nothing to say.
-    pub fn command(&self, number: usize, message: Bytes) {
+    pub fn command(&self, number: usize, message: &Bytes) {
+        self.commands(number..number + 1, message);
+    }
+
+    /// The same for several clients. What is answered at once gives way to nothing in between, the clock included.
+    fn commands(&self, numbers: Range<usize>, message: &Bytes) {
         let before = self.written();
         self.block_on(async |stage| {
-            let client = &stage.clients[number];
-            client
-                .handle(Message::Text(message))
-                .await
-                .and_then(|()| client.flush())
-                .expect("a command that is allowed");
+            for client in &stage.clients[numbers] {
+                client
+                    .handle(Message::Text(message.clone()))
+                    .await
+                    .and_then(|()| client.flush())
+                    .expect("a command that is allowed");
+            }
         });
         assert!(self.written() > before, "the node answers");
     }

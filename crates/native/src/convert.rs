@@ -165,7 +165,7 @@ fn publications<'a>(
     publications.into_iter().map(|found| publication(encoding, found)).collect()
 }
 
-fn publication(encoding: Encoding, publication: &Publication) -> Result<proto::Publication, Disconnect> {
+pub(crate) fn publication(encoding: Encoding, publication: &Publication) -> Result<proto::Publication, Disconnect> {
     Ok(proto::Publication {
         data: data(encoding, &publication.payload)?,
         info: publication.info.as_ref().map(info),

@@ -1,6 +1,8 @@
 //! Finished frames of what a channel carries, made once for all subscribers of an encoding, and lists of publications.
 
+use std::convert::Infallible;
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use bytes::{BufMut, BytesMut};
 use fanwire_node::Encoder;
@@ -64,9 +66,15 @@ fn publication(out: &mut BytesMut, publication: &Publication) -> Result<(), Disc
     Ok(())
 }
 
+/// Publications as they stand in the answer to `subscribe`.
+pub(crate) fn publications(out: &mut BytesMut, publications: &[Arc<Publication>]) -> Result<(), Disconnect> {
+    out.reserve(publications.iter().map(|publication| publication.payload.bytes().len() + 64).sum::<usize>());
+    array(out, publications, |out, found| publication(out, found))
+}
+
 /// The answer to `subscribe`. A client that comes back gets all it missed in it: what is JSON already is not read again for
-/// each of them.
-pub(crate) fn subscribed(out: &mut BytesMut, result: &proto::SubscribeResult) -> serde_json::Result<()> {
+/// each of them. `missed` are its publications if they were [written](publications) before.
+pub(crate) fn subscribed(out: &mut BytesMut, result: &proto::SubscribeResult, missed: &[u8]) -> serde_json::Result<()> {
     let mut object = Object::open(out);
     object.flag("expires", result.expires);
     object.number("ttl", result.ttl.into());
@@ -74,7 +82,9 @@ pub(crate) fn subscribed(out: &mut BytesMut, result: &proto::SubscribeResult) ->
     if !result.epoch.is_empty() {
         string(object.key("epoch"), &result.epoch);
     }
-    if !result.publications.is_empty() {
+    if !missed.is_empty() {
+        object.key("publications").put_slice(missed);
+    } else if !result.publications.is_empty() {
         list(object.key("publications"), &result.publications);
     }
     object.flag("recovered", result.recovered);
@@ -102,10 +112,7 @@ pub(crate) fn history(out: &mut BytesMut, result: &proto::HistoryResult) {
 
 fn list(out: &mut BytesMut, publications: &[proto::Publication]) {
     out.reserve(publications.iter().map(|publication| publication.data.len() + 64).sum::<usize>());
-    let mut separator = b'[';
-    for publication in publications {
-        out.put_u8(separator);
-        separator = b',';
+    let written = array(out, publications, |out, publication| {
         let mut object = Object::open(out);
         object.raw("data", &publication.data);
         if let Some(who) = &publication.info {
@@ -114,11 +121,28 @@ fn list(out: &mut BytesMut, publications: &[proto::Publication]) {
         object.number("offset", publication.offset);
         object.tags(publication.tags.iter().map(|(name, value)| (name.as_str(), value.as_str())));
         object.close();
+        Ok(())
+    });
+    match written {
+        Ok::<_, Infallible>(()) => {}
     }
-    if publications.is_empty() {
-        out.put_u8(b'[');
+}
+
+/// A JSON array of what `write` makes of each item.
+fn array<T, E>(
+    out: &mut BytesMut,
+    items: &[T],
+    mut write: impl FnMut(&mut BytesMut, &T) -> Result<(), E>,
+) -> Result<(), E> {
+    out.put_u8(b'[');
+    for (index, item) in items.iter().enumerate() {
+        if index > 0 {
+            out.put_u8(b',');
+        }
+        write(out, item)?;
     }
     out.put_u8(b']');
+    Ok(())
 }
 
 /// A join or leave.

@@ -1,5 +1,6 @@
 //! A connection's state in this protocol, and what each command does.
 
+use std::mem;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 use fanwire_node::broker::Order;
 use fanwire_node::hooks::{ConnectQuestion, Dialect};
 use fanwire_node::protocol::Event;
-use fanwire_node::{Client, ConnectRequest, Encoder, Failure, HistoryRequest, Session, SubscribeRequest};
+use fanwire_node::{Client, ConnectRequest, Encoder, Failure, HistoryRequest, Recovery, Session, SubscribeRequest};
 use fanwire_wire::frame::{self, Opcode};
 use fanwire_wire::{Disconnect, Epoch, Message, Payload, Position, Refusal};
 use futures_util::future::LocalBoxFuture;
@@ -97,7 +98,8 @@ impl NativeSession {
         if id == 0 && request.kind() != Kind::Send || !client.is_connected() && request.kind() != Kind::Connect {
             return Err(Disconnect::BadRequest);
         }
-        let reply = match self.perform(client, request).await {
+        let mut missed = Bytes::new();
+        let reply = match self.perform(client, request, &mut missed).await {
             Ok(reply) => reply,
             Err(Failure::Refusal(refusal)) => {
                 self.metrics.refused(refusal);
@@ -109,16 +111,17 @@ impl NativeSession {
             }
             Err(Failure::Disconnect(disconnect)) => return Err(disconnect),
         };
-        let mut frame = BytesMut::with_capacity(USUAL_REPLY);
-        self.encoding.append(&Reply { id, ..reply }, &mut frame)?;
+        let mut frame = BytesMut::with_capacity(USUAL_REPLY + missed.len());
+        self.encoding.append_with(&Reply { id, ..reply }, &missed, &mut frame)?;
         Ok(frame.freeze())
     }
 
-    async fn perform(&self, client: &Rc<Client>, request: Request) -> Result<Reply, Failure> {
+    /// Does what a command asks for. `missed` takes the publications of the answer to `subscribe`, finished.
+    async fn perform(&self, client: &Rc<Client>, request: Request, missed: &mut Bytes) -> Result<Reply, Failure> {
         let mut reply = Reply::default();
         match request {
             Request::Connect(request) => reply.connect = Some(self.connect(client, request).await?),
-            Request::Subscribe(request) => reply.subscribe = Some(self.subscribe(client, request).await?),
+            Request::Subscribe(request) => reply.subscribe = Some(self.subscribe(client, request, missed).await?),
             Request::Unsubscribe(request) => {
                 client.unsubscribe(&request.channel).await;
                 reply.unsubscribe = Some(proto::UnsubscribeResult {});
@@ -185,6 +188,7 @@ impl NativeSession {
         &self,
         client: &Rc<Client>,
         request: proto::SubscribeRequest,
+        missed: &mut Bytes,
     ) -> Result<proto::SubscribeResult, Failure> {
         if request.r#type != STREAM {
             return Err(Refusal::PermissionDenied.into());
@@ -193,7 +197,7 @@ impl NativeSession {
             return Err(Refusal::BadRequest.into());
         }
         let since = request.recover.then(|| position(&request.epoch, request.offset)).transpose()?;
-        let subscribed = client
+        let mut subscribed = client
             .subscribe(SubscribeRequest {
                 channel: request.channel,
                 token: request.token,
@@ -203,6 +207,13 @@ impl NativeSession {
                 data: self.data(request.data),
             })
             .await?;
+        if let Some(Recovery::Complete(publications)) = &mut subscribed.recovery {
+            let publications = mem::take(publications);
+            // After an outage many ask for the same ones.
+            *missed = client
+                .worker()
+                .encoded_once(self.encoding.encoder().name(), &publications, || self.encoding.missed(&publications))?;
+        }
         Ok(convert::subscribed(self.encoding, subscribed)?)
     }
 

@@ -31,6 +31,7 @@ pub mod hooks;
 mod hub;
 mod id;
 mod interest;
+mod lists;
 mod mailbox;
 mod memory;
 mod meter;

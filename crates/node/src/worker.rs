@@ -17,6 +17,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 
 use crate::clock;
 use crate::hub::{Gap, Hub, Outcome};
+use crate::lists::Lists;
 use crate::mailbox::{Letter, Mailbox};
 use crate::outlet::{Queues, Socket};
 use crate::protocol::Session;
@@ -39,6 +40,7 @@ pub struct Worker {
     connected: Cell<usize>,
     subscriptions: Cell<usize>,
     wheel: RefCell<Wheel>,
+    pub(crate) lists: RefCell<Lists>,
     /// What waits in all outlets.
     queues: Rc<Queues>,
     nobody: Arc<str>,
@@ -74,6 +76,7 @@ impl Worker {
             connected: Cell::default(),
             subscriptions: Cell::default(),
             wheel: RefCell::new(Wheel::new()),
+            lists: RefCell::default(),
             queues: Rc::new(Queues::new(node.shedding().queue_share())),
             nobody: "".into(),
             gaps_told: Cell::default(),
@@ -370,6 +373,7 @@ impl Worker {
                 }
             }
             self.hub.meter.tick();
+            self.lists.borrow_mut().clear();
             self.report(&mut reported);
         }
     }

@@ -3,9 +3,10 @@
 //! `proto/` gives each field its name; build.rs gives it [`zero`] or [`raw`].
 
 use std::slice::Iter;
+use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use fanwire_wire::Disconnect;
+use fanwire_wire::{Disconnect, Publication};
 
 use super::Malformed;
 use crate::encode::{self, Object};
@@ -38,11 +39,13 @@ pub(super) fn read(mut message: Bytes) -> Result<(Command, Option<Bytes>), Malfo
 }
 
 /// Appends one reply on one line.
-pub(super) fn write(reply: &Reply, out: &mut BytesMut) -> Result<(), Disconnect> {
+pub(super) fn write(reply: &Reply, missed: &[u8], out: &mut BytesMut) -> Result<(), Disconnect> {
     let start = out.len();
     // Nothing but a `bytes` field that is not JSON can fail.
     match reply {
-        Reply { subscribe: Some(result), .. } => answer(reply, "subscribe", out, |out| encode::subscribed(out, result)),
+        Reply { subscribe: Some(result), .. } => {
+            answer(reply, "subscribe", out, |out| encode::subscribed(out, result, missed))
+        }
         Reply { history: Some(result), .. } => answer(reply, "history", out, |out| {
             encode::history(out, result);
             Ok(())
@@ -50,6 +53,14 @@ pub(super) fn write(reply: &Reply, out: &mut BytesMut) -> Result<(), Disconnect>
         _ => serde_json::to_writer(out.writer(), reply),
     }
     .map_err(|_| Disconnect::InappropriateProtocol)?;
+    one_line(&mut out[start..]);
+    Ok(())
+}
+
+/// Appends publications as they stand in a reply.
+pub(super) fn write_missed(publications: &[Arc<Publication>], out: &mut BytesMut) -> Result<(), Disconnect> {
+    let start = out.len();
+    encode::publications(out, publications)?;
     one_line(&mut out[start..]);
     Ok(())
 }

@@ -3,11 +3,13 @@
 pub(crate) mod json;
 mod protobuf;
 
+use std::sync::Arc;
+
 use bytes::{Bytes, BytesMut};
 use fanwire_node::Encoder;
 use fanwire_node::hooks::Dialect;
 use fanwire_wire::frame::{self, Opcode};
-use fanwire_wire::{Disconnect, Payload};
+use fanwire_wire::{Disconnect, Payload, Publication};
 
 use crate::encode;
 use crate::proto::{Command, Reply};
@@ -35,10 +37,32 @@ impl Encoding {
     ///
     /// [`Disconnect::InappropriateProtocol`] if JSON cannot carry it; `out` is as before then.
     pub(crate) fn append(self, reply: &Reply, out: &mut BytesMut) -> Result<(), Disconnect> {
+        self.append_with(reply, &[], out)
+    }
+
+    /// The same for an answer to `subscribe` whose publications were [finished](Self::missed) before.
+    pub(crate) fn append_with(self, reply: &Reply, missed: &[u8], out: &mut BytesMut) -> Result<(), Disconnect> {
         frame::append(out, self.opcode(), |out| match self {
-            Self::Json => json::write(reply, out),
-            Self::Protobuf => protobuf::write(reply, out),
+            Self::Json => json::write(reply, missed, out),
+            Self::Protobuf => protobuf::write(reply, missed, out),
         })
+    }
+
+    /// Writes the publications of an answer to `subscribe`: nothing in it depends on who gets it.
+    ///
+    /// # Errors
+    ///
+    /// [`Disconnect::InappropriateProtocol`] if JSON cannot carry them.
+    pub(crate) fn missed(self, publications: &[Arc<Publication>]) -> Result<Bytes, Disconnect> {
+        if publications.is_empty() {
+            return Ok(Bytes::new());
+        }
+        let mut out = BytesMut::new();
+        match self {
+            Self::Json => json::write_missed(publications, &mut out)?,
+            Self::Protobuf => protobuf::write_missed(publications, &mut out)?,
+        }
+        Ok(out.freeze())
     }
 
     /// Appends the frame of the reply that is empty.

@@ -1,11 +1,14 @@
+use std::sync::Arc;
+
 use bytes::{Buf, Bytes, BytesMut};
-use fanwire_wire::Disconnect;
+use fanwire_wire::{Channel, ClientInfo, Disconnect, Payload, Position, Publication, Stamp};
 use proptest::collection::{btree_map, vec};
 use proptest::option;
 use proptest::prelude::*;
 use prost::Message as _;
 
 use super::{Encoding, Malformed};
+use crate::convert;
 use crate::proto::{self, Command, Reply};
 
 const ENCODINGS: [Encoding; 2] = [Encoding::Json, Encoding::Protobuf];
@@ -22,6 +25,27 @@ proptest! {
     fn replies_mean_the_same_in_both_encodings(reply in reply()) {
         for encoding in ENCODINGS {
             prop_assert_eq!(written(encoding, &reply), reply.clone());
+        }
+    }
+
+    #[test]
+    fn answers_share_what_was_missed(reply in reply(), others in (any::<u32>(), any::<bool>()), missed in vec(missed(), 0..4)) {
+        let Reply { subscribe: Some(result), .. } = reply else { return Ok(()) };
+        for encoding in ENCODINGS {
+            let shared = encoding.missed(&missed).unwrap();
+            let publications: Vec<_> =
+                missed.iter().map(|missed| convert::publication(encoding, missed).unwrap()).collect();
+            // Two answers, and the same where each has a list of its own.
+            for (id, recoverable) in [(1, true), others] {
+                let result = proto::SubscribeResult { recoverable, publications: Vec::new(), ..result.clone() };
+                let alone = proto::SubscribeResult { publications: publications.clone(), ..result.clone() };
+                let [result, alone] =
+                    [result, alone].map(|result| Reply { id, subscribe: Some(result), ..Reply::default() });
+                let mut frame = BytesMut::from("before");
+                encoding.append_with(&result, &shared, &mut frame).unwrap();
+                prop_assert_eq!(&frame[..6], b"before");
+                prop_assert_eq!(read_back(encoding, frame.split_off(6).freeze()), written(encoding, &alone));
+            }
         }
     }
 
@@ -134,6 +158,20 @@ fn json_has_no_place_for_bytes() {
 }
 
 #[test]
+fn json_has_no_place_for_bytes_that_were_missed() {
+    let mut missed = missed_bytes();
+    assert_eq!(Encoding::Json.missed(&[Arc::clone(&missed)]), Err(Disconnect::InappropriateProtocol));
+    assert!(Encoding::Protobuf.missed(&[Arc::clone(&missed)]).is_ok());
+    Arc::make_mut(&mut missed).payload = Payload::text("\n".into());
+    let shared = Encoding::Json.missed(&[missed]).unwrap();
+    let result = proto::SubscribeResult { data: "[\n1]".into(), ..Default::default() };
+    let mut frame = BytesMut::new();
+    let reply = Reply { subscribe: Some(result), ..Reply::default() };
+    Encoding::Json.append_with(&reply, &shared, &mut frame).unwrap();
+    assert_eq!(&frame[2..], br#"{"subscribe":{"publications":[{"data":"\n"}],"data":[ 1]}}"#);
+}
+
+#[test]
 fn protobuf_messages() {
     let read = |bytes: &'static [u8]| read_all(Encoding::Protobuf, Bytes::from_static(bytes));
     let ping = Command { id: 7, ping: Some(proto::PingRequest {}), ..Command::default() };
@@ -188,7 +226,11 @@ fn message(encoding: Encoding, commands: &[Command]) -> Bytes {
 fn written(encoding: Encoding, reply: &Reply) -> Reply {
     let mut frame = BytesMut::new();
     encoding.append(reply, &mut frame).unwrap();
-    let mut payload = payload(frame.freeze());
+    read_back(encoding, frame.freeze())
+}
+
+fn read_back(encoding: Encoding, frame: Bytes) -> Reply {
+    let mut payload = payload(frame);
     match encoding {
         Encoding::Json => {
             assert!(!payload.contains(&b'\n'));
@@ -224,6 +266,19 @@ fn json() -> impl Strategy<Value = Bytes> {
         btree_map(any::<String>(), vec(any::<u8>(), 0..3), 0..3).prop_map(|map| serde_json::to_string(&map).unwrap()),
     ]
     .prop_map(Bytes::from)
+}
+
+fn missed_bytes() -> Arc<Publication> {
+    Arc::new(Publication {
+        channel: Channel::new("chat").unwrap(),
+        payload: Payload::binary(Bytes::from_static(&[0xff])),
+        event: None,
+        tags: [].into(),
+        info: None,
+        exclude: None,
+        stamp: None,
+        time_ms: 1,
+    })
 }
 
 fn subscribe_request() -> impl Strategy<Value = proto::SubscribeRequest> {
@@ -306,6 +361,31 @@ fn publication() -> impl Strategy<Value = proto::Publication> {
         });
     (json(), option::of(info), any::<u64>(), btree_map(text(), text(), 0..3))
         .prop_map(|(data, info, offset, tags)| proto::Publication { data, info, offset, tags })
+}
+
+/// What a client may have missed: of every kind that JSON can carry.
+fn missed() -> impl Strategy<Value = Arc<Publication>> {
+    let payload = prop_oneof![
+        json().prop_map(Payload::json),
+        Just(Payload::json("{\n\"a\" : 1\r\n}".into())),
+        text().prop_map(|text| Payload::text(text.into())),
+        json().prop_map(Payload::binary),
+    ];
+    let info =
+        (text(), text(), option::of(json()), option::of(json())).prop_map(|(user, client, conn_info, chan_info)| {
+            ClientInfo { user: user.into(), client: client.into(), conn_info, chan_info }
+        });
+    let labels = (option::of(text()), btree_map(text(), text(), 0..3));
+    (payload, option::of(info), option::of(any::<u64>()), labels).prop_map(|(payload, info, offset, (event, tags))| {
+        Arc::new(Publication {
+            payload,
+            event: event.map(Arc::from),
+            tags: tags.into_iter().collect(),
+            info,
+            stamp: offset.map(|offset| Stamp { position: Position { epoch: "e".into(), offset }, prev: 0 }),
+            ..Publication::clone(&missed_bytes())
+        })
+    })
 }
 
 fn reply() -> impl Strategy<Value = Reply> {

@@ -1,5 +1,6 @@
 //! How a subscription begins: prepared with the broker, recovered, made live.
 
+use std::mem;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -102,7 +103,7 @@ impl Client {
 
         let since = since.filter(|_| terms.recoverable);
         let max_bytes = self.outlet.bound() / 2;
-        let stream = match hold {
+        let mut stream = match hold {
             Some((retention, mut hold)) => {
                 let from = match (&since, mode) {
                     (None, _) => Start::End,
@@ -123,7 +124,7 @@ impl Client {
             }
             None => None,
         };
-        let recovery = stream.as_ref().zip(since).map(|((history, _), since)| {
+        let recovery = stream.as_mut().zip(since).map(|((history, _), since)| {
             let recovery = recover(mode, &since, history, max_bytes);
             node.metrics().recovered(matches!(recovery, Recovery::Complete(_)));
             // The client walks up from where it stood; in cache mode there is nothing to walk.
@@ -235,8 +236,8 @@ impl Client {
 /// How long publications may be under way that an earlier read has contained already.
 const CATCH_UP: Duration = Duration::from_secs(2);
 
-/// Decides whether the history read continues where the client stood: wholly, or not at all.
-fn recover(mode: RecoveryMode, since: &Position, history: &History, max_bytes: usize) -> Recovery {
+/// Decides whether the history read continues where the client stood: wholly, or not at all. Takes the publications out of it.
+fn recover(mode: RecoveryMode, since: &Position, history: &mut History, max_bytes: usize) -> Recovery {
     let History { publications, top } = history;
     match mode {
         RecoveryMode::Stream => {
@@ -246,13 +247,13 @@ fn recover(mode: RecoveryMode, since: &Position, history: &History, max_bytes: u
                 return Recovery::Failed;
             }
             let mut offset = since.offset;
-            for publication in publications {
+            for publication in &*publications {
                 match &publication.stamp {
                     Some(stamp) if stamp.prev == offset => offset = stamp.position.offset,
                     _ => return Recovery::Failed,
                 }
             }
-            if offset == top.offset { Recovery::Complete(publications.clone()) } else { Recovery::Failed }
+            if offset == top.offset { Recovery::Complete(mem::take(publications)) } else { Recovery::Failed }
         }
         RecoveryMode::Cache => match publications.first() {
             Some(latest) if latest.stamp.as_ref().is_some_and(|stamp| stamp.position == *top) => {
