@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use fanwire_node::{Node, Phase};
 use fanwire_wire::Refusal;
-use http::header::{self, HeaderValue};
+use http::header::{self, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Request, Response, StatusCode};
 use tokio::sync::mpsc;
@@ -86,9 +86,10 @@ impl Api {
         }
         let answer = match self.admit(&head) {
             Ok((caller, Route::Method(Method::Batch))) => Box::pin(self.run_batch_json(&caller, &body)).await,
-            Ok((caller, Route::Method(method))) => {
-                self.call_json(&caller, method, &body).await.and_then(|result| write(&Reply::Result(result)))
-            }
+            Ok((caller, Route::Method(method))) => self
+                .call_json(&caller, method, &body)
+                .await
+                .map(|result| [RESULT, result.get().as_bytes(), b"}"].concat()),
             Ok((caller, Route::Pipeline)) => Box::pin(self.pipeline(&caller, &body)).await,
             Err(fault) => Err(fault),
         };
@@ -134,6 +135,9 @@ impl Api {
     }
 }
 
+/// What stands before the result of a call, as [`Reply::Result`] writes it.
+const RESULT: &[u8] = br#"{"result":"#;
+
 /// Who asked for another method is told which there are.
 const METHODS: &str = "expected /api/ and publish, broadcast, subscribe, unsubscribe, disconnect, refresh, revoke, presence, \
                        presence_stats, history, history_remove, channels, connections, nodes, info, report, drain, rebalance, reload or batch";
@@ -147,9 +151,11 @@ impl Route {
     }
 }
 
+const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+
 /// Takes the secret from where a request may carry it: `X-API-Key`, `Authorization: apikey …`, or `?api_key=…`.
 fn secret(head: &Parts) -> Option<Vec<u8>> {
-    if let Some(value) = head.headers.get("x-api-key") {
+    if let Some(value) = head.headers.get(X_API_KEY) {
         return Some(value.as_bytes().to_vec());
     }
     if let Some(value) = head.headers.get(header::AUTHORIZATION) {

@@ -11,8 +11,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue};
 use http::{Request, Response, StatusCode, Version};
 use http_body_util::{BodyExt, Either, Full, LengthLimitError, Limited};
@@ -99,11 +100,13 @@ pub(crate) async fn run(
     });
     let builder = either_version();
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
-    // How it ends is the peer's affair.
+    // Looked at when they have something to say, not with every request.
+    let mut ends = FuturesUnordered::from_iter([activity.ceased().boxed(), shared.stopping().boxed()]);
     tokio::select! {
+        biased;
+        // How it ends is the peer's affair.
         _ = connection.as_mut() => return,
-        () = activity.ceased() => {}
-        () = shared.stopping() => {}
+        _ = ends.next() => {}
     }
     connection.as_mut().graceful_shutdown();
     let _ = timeout(LAST_ANSWERS, connection).await;
@@ -240,7 +243,13 @@ async fn page(shared: &Shared, request: Request<Incoming>, peer: SocketAddr) -> 
     if body.size_hint().lower() > page.max_body as u64 {
         return too_large();
     }
-    let body = match timeout(ANSWER_TIMEOUT, Limited::new(body, page.max_body).collect()).await {
+    let mut collected = pin!(Limited::new(body, page.max_body).collect());
+    // Most bodies came with their heads, and need no timer.
+    let collected = match collected.as_mut().now_or_never() {
+        Some(collected) => Ok(collected),
+        None => timeout(ANSWER_TIMEOUT, collected).await,
+    };
+    let body = match collected {
         Ok(Ok(body)) => body.to_bytes(),
         Ok(Err(error)) if error.is::<LengthLimitError>() => return too_large(),
         Ok(Err(_)) => return text(StatusCode::BAD_REQUEST, "the body is incomplete"),

@@ -55,6 +55,9 @@ impl Proxies {
     /// Where the client of a request is: the nearest address in `X-Forwarded-For` that is no balancer's. What a client
     /// itself wrote there stands behind, and does not count.
     pub(crate) fn client(&self, peer: SocketAddr, headers: &HeaderMap) -> SocketAddr {
+        if !self.trust(peer.ip()) {
+            return peer;
+        }
         let mut client = peer;
         let lines = headers.get_all("x-forwarded-for").into_iter();
         let hops = lines.rev().flat_map(|line| line.to_str().unwrap_or_default().rsplit(','));
