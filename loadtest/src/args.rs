@@ -36,6 +36,12 @@ pub(crate) enum Command {
     /// The same for handshakes
     #[command(hide = true)]
     LimitAcceptor,
+    /// A process that passes bytes on to an address
+    #[command(hide = true)]
+    LimitRelay {
+        /// Where to
+        to: SocketAddr,
+    },
 }
 
 /// Options of `run`.

@@ -70,6 +70,8 @@ figures! {
     LatencyMax "latency_max_ms" Milliseconds "latency, longest"
     FloorP50 "redis_floor_p50_ms" Milliseconds "Redis floor p50"
     OverFloor "latency_over_redis_floor" Ratio "p50 over the Redis floor"
+    RelayedFloorP50 "relayed_floor_p50_ms" Milliseconds "the same through two bare relays"
+    OverRelayedFloor "latency_over_relayed_floor" Ratio "p50 over the relayed floor"
     LateP99 "publisher_late_p99_ms" Milliseconds "publisher late p99"
     HandshakeCpu "handshake_cpu_us" Microseconds "server CPU per handshake"
     HandshakeLimit "handshake_limit_cpu_us" Microseconds "the same by the raw limit"

@@ -1,4 +1,6 @@
-//! The floor under every latency across nodes: one message from PUBLISH to a subscriber of the same Redis, nothing in between.
+//! The floor under every latency across nodes: one message from PUBLISH to a subscriber of the same Redis, with nothing in
+//! between; and the same where publisher and subscriber reach Redis through a process each that only passes bytes on, as
+//! clients reach it through two nodes.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -6,6 +8,7 @@ use std::time::Duration;
 
 use crate::clock;
 use crate::error::{Context as _, Error};
+use crate::limit::relay::Relay;
 use crate::stats::Histogram;
 
 /// Messages that are measured at most: enough for a median.
@@ -14,13 +17,38 @@ const MOST: f64 = 2_000.0;
 /// How long a message may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The median, in milliseconds, of messages of `payload` bytes at `rate` per second for about `span`.
-pub(crate) fn measure(redis: SocketAddr, payload: u32, rate: f64, span: Duration) -> Result<f64, Error> {
-    let mut subscriber = connect(redis)?;
+/// What messages are like: their bytes, how many in a second, for how long.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Messages {
+    pub(crate) payload: u32,
+    pub(crate) rate: f64,
+    pub(crate) span: Duration,
+}
+
+/// The median, in milliseconds, with nothing between the two and Redis.
+pub(crate) fn bare(redis: SocketAddr, messages: Messages) -> Result<f64, Error> {
+    measure(redis, redis, messages)
+}
+
+/// The median, in milliseconds, with a relay for each of the two.
+pub(crate) fn relayed(
+    redis: SocketAddr,
+    messages: Messages,
+    server_core: usize,
+    client_core: usize,
+) -> Result<f64, Error> {
+    let relay = || Relay::start(redis, server_core, client_core);
+    let (publisher, subscriber) = (relay()?, relay()?);
+    measure(publisher.address(), subscriber.address(), messages)
+}
+
+fn measure(publisher: SocketAddr, subscriber: SocketAddr, messages: Messages) -> Result<f64, Error> {
+    let Messages { payload, rate, span } = messages;
+    let mut subscriber = connect(subscriber)?;
     subscriber.write_all(b"SUBSCRIBE floor\r\n").context("subscribe at Redis")?;
     let confirmation = b"*3\r\n$9\r\nsubscribe\r\n$5\r\nfloor\r\n:1\r\n";
     read_exactly(&mut subscriber, confirmation.len())?;
-    let mut publisher = connect(redis)?;
+    let mut publisher = connect(publisher)?;
     let data = "x".repeat(payload as usize);
     let command = format!("*3\r\n$7\r\nPUBLISH\r\n$5\r\nfloor\r\n${}\r\n{data}\r\n", data.len());
     let message = format!("*3\r\n$7\r\nmessage\r\n$5\r\nfloor\r\n${}\r\n{data}\r\n", data.len());
@@ -38,8 +66,8 @@ pub(crate) fn measure(redis: SocketAddr, payload: u32, rate: f64, span: Duration
     Ok(latency.quantile(0.5) as f64 / 1e6)
 }
 
-fn connect(redis: SocketAddr) -> Result<TcpStream, Error> {
-    let stream = TcpStream::connect_timeout(&redis, PATIENCE).context("connect to Redis")?;
+fn connect(address: SocketAddr) -> Result<TcpStream, Error> {
+    let stream = TcpStream::connect_timeout(&address, PATIENCE).context("connect to Redis")?;
     stream.set_nodelay(true).context("set TCP_NODELAY")?;
     stream.set_read_timeout(Some(PATIENCE)).context("set a timeout")?;
     Ok(stream)

@@ -5,6 +5,7 @@
 //! socket after the other as fast as they take it.
 
 pub(crate) mod acceptor;
+pub(crate) mod relay;
 pub(crate) mod sender;
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};

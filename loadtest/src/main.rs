@@ -66,6 +66,7 @@ fn main() -> ExitCode {
         Command::Limit(args) => limit::run(&args),
         Command::LimitSender(args) => limit::sender::run(&args),
         Command::LimitAcceptor => limit::acceptor::run(),
+        Command::LimitRelay { to } => limit::relay::run(to),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

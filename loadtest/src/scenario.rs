@@ -38,7 +38,7 @@ pub(crate) struct Scenario {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct ServerPlan {
-    /// Gateways that run already: `ws://host:port/path`. Subscribers are spread over them, publishers are at the first.
+    /// Gateways that run already: `ws://host:port/path`. Subscribers are spread over them, publishers are at the last.
     pub(crate) url: Vec<String>,
     /// The path on them for those who publish, if it is another one.
     pub(crate) publish_path: Option<String>,

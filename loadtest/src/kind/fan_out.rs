@@ -7,7 +7,7 @@ use super::Bench;
 use super::measured::{Pace, beside_limit, frames_per_write, measure};
 use crate::error::Error;
 use crate::figure::Figure;
-use crate::floor;
+use crate::floor::{self, Messages};
 use crate::layout::Layout;
 use crate::mux::Idle;
 use crate::scenario::FanOut;
@@ -61,10 +61,14 @@ fn scheduled(load: &FanOut, rate: f64, bench: &mut Bench<'_>) -> Result<(), Erro
         run.set_latencies(&class.latency);
     }
     if let Some(redis) = bench.servers.redis {
-        let floor = floor::measure(redis, load.payload, rate, load.seconds.0)?;
-        run.set(Figure::FloorP50, floor);
+        let messages = Messages { payload: load.payload, rate, span: load.seconds.0 };
+        let bare = floor::bare(redis, messages)?;
+        let relayed = floor::relayed(redis, messages, bench.server_core, bench.client.core)?;
+        run.set(Figure::FloorP50, bare);
+        run.set(Figure::RelayedFloorP50, relayed);
         if let Some(p50) = run.figures.get(&Figure::LatencyP50).copied() {
-            run.set(Figure::OverFloor, p50 / floor);
+            run.set(Figure::OverFloor, p50 / bare);
+            run.set(Figure::OverRelayedFloor, p50 / relayed);
         }
     }
     bench.note(run, traffic.faults());
