@@ -51,8 +51,8 @@ fn channel_of(subscribers: usize, history: usize) -> Stage {
 
 // Publications of one turn reach a thousand subscribers, from the broker to the sockets.
 #[library_benchmark(setup = channel_of)]
-#[bench::one(args = (1_000, 0), config = budget(238_000))]
-#[bench::one_of_a_stream(args = (1_000, 1_000), config = budget(239_000))]
+#[bench::one(args = (1_000, 0), config = budget(247_000))]
+#[bench::one_of_a_stream(args = (1_000, 1_000), config = budget(248_000))]
 fn deliver(stage: Stage) -> Stage {
     stage.publish("bench0", 1);
     stage
@@ -60,8 +60,8 @@ fn deliver(stage: Stage) -> Stage {
 
 // The same with sixteen publications: they leave in one write.
 #[library_benchmark(setup = channel_of)]
-#[bench::sixteen(args = (1_000, 0), config = budget(316_000))]
-#[bench::sixteen_of_a_stream(args = (1_000, 1_000), config = budget(332_000))]
+#[bench::sixteen(args = (1_000, 0), config = budget(330_000))]
+#[bench::sixteen_of_a_stream(args = (1_000, 1_000), config = budget(345_000))]
 fn deliver_a_turn(stage: Stage) -> Stage {
     stage.publish("bench0", 16);
     stage

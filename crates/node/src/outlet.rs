@@ -76,6 +76,8 @@ pub(crate) struct Outlet<S: ?Sized = dyn Socket> {
     bound: u32,
     /// [`Socket::may_hold`]; kept here, for it is asked after every write.
     may_hold: bool,
+    /// The socket has a descriptor; kept here for the same reason.
+    may_bypass: bool,
     backlog: RefCell<Option<Box<Backlog>>>,
     queues: Rc<Queues>,
     socket: S,
@@ -158,6 +160,7 @@ impl<S: Socket + 'static> Outlet<S> {
             last_write: Cell::new(0),
             bound: u32::try_from(bound).unwrap_or(u32::MAX),
             may_hold: socket.may_hold(),
+            may_bypass: socket.descriptor().is_some(),
             backlog: RefCell::new(None),
             queues,
             socket,
@@ -195,33 +198,39 @@ impl Outlet {
         if self.phase.get() != Phase::Open {
             return Ok(());
         }
-        let written = match frames {
-            _ if self.is_waiting() => 0,
-            [frame] => settle(self.socket.try_write(frame))?,
+        if self.is_waiting() {
+            return self.put_behind(frames, 0);
+        }
+        let (written, all) = match frames {
+            [frame] => (self.socket.try_write(frame), frame.len()),
             _ => {
                 let parts: smallvec::SmallVec<[IoSlice<'_>; 16]> =
                     frames.iter().take(MAX_PARTS).map(|frame| IoSlice::new(frame)).collect();
-                settle(self.socket.try_write_vectored(&parts))?
+                (self.socket.try_write_vectored(&parts), frames.iter().map(Bytes::len).sum())
             }
         };
-        self.written(frames, written)
+        let written = settle(written)?;
+        if written == all && (!self.may_hold || self.socket.held() == 0) {
+            return Ok(());
+        }
+        self.put_behind(frames, written)
     }
 
     /// The descriptor, if the next bytes can go there past this outlet: nothing waits before them.
     pub(crate) fn open_descriptor(&self) -> Option<BorrowedFd<'_>> {
-        if self.phase.get() == Phase::Open && !self.is_waiting() { self.socket.descriptor() } else { None }
+        if self.may_bypass && self.phase.get() == Phase::Open && !self.is_waiting() {
+            self.socket.descriptor()
+        } else {
+            None
+        }
     }
 
-    /// Takes over what is left of `frames` when so many bytes of them are written.
+    /// Puts the rest of `frames`, of which so many bytes are written, behind whatever waits, and goes on with that.
     ///
     /// # Errors
     ///
     /// As [`Outlet::write`].
-    pub(crate) fn written(self: &Rc<Self>, frames: &[Bytes], mut written: usize) -> Result<(), Disconnect> {
-        let all = written == frames.iter().map(Bytes::len).sum::<usize>();
-        if all && !self.is_waiting() && (!self.may_hold || self.socket.held() == 0) {
-            return Ok(());
-        }
+    pub(crate) fn put_behind(self: &Rc<Self>, frames: &[Bytes], mut written: usize) -> Result<(), Disconnect> {
         self.backlog.borrow_mut().get_or_insert_default();
         for frame in frames {
             let skipped = written.min(frame.len());

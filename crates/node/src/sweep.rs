@@ -183,30 +183,34 @@ impl Sweeps {
             let outlet = &deliveries[0].outlet;
             outlet.last_write.set(second);
             writes += 1;
-            let several: SmallVec<[Bytes; 16]>;
-            let frames = match deliveries {
+            let written = match deliveries {
                 [delivery] => {
                     let frame = &all[delivery.frames];
-                    if let Some(shot) = Shot::new(outlet, frame) {
-                        bytes += frame.len();
-                        burst.push(shot);
-                        continue;
+                    bytes += frame.len();
+                    match Shot::new(outlet, frame) {
+                        Some(shot) => {
+                            burst.push(shot);
+                            continue;
+                        }
+                        None => outlet.write(std::slice::from_ref(frame)),
                     }
-                    std::slice::from_ref(frame)
                 }
                 _ => {
-                    several = deliveries.iter().map(|delivery| all[delivery.frames].clone()).collect();
-                    &several
+                    let frames: SmallVec<[Bytes; 16]> =
+                        deliveries.iter().map(|delivery| all[delivery.frames].clone()).collect();
+                    bytes += frames.iter().map(Bytes::len).sum::<usize>();
+                    outlet.write(&frames)
                 }
             };
-            bytes += frames.iter().map(Bytes::len).sum::<usize>();
-            if let Err(disconnect) = outlet.write(frames) {
+            if let Err(disconnect) = written {
                 ended.push((outlet.key.get(), disconnect));
             }
         }
         burst::fire(&mut burst);
         for Shot { outlet, frame, sent, .. } in burst {
-            if let Err(disconnect) = outlet.written(std::slice::from_ref(frame), sent) {
+            if sent < frame.len()
+                && let Err(disconnect) = outlet.put_behind(std::slice::from_ref(frame), sent)
+            {
                 ended.push((outlet.key.get(), disconnect));
             }
         }
