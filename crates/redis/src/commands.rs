@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::thread::{self, ThreadId};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,7 +9,6 @@ use fanwire_node::broker::Error;
 use futures_util::future::join_all;
 use parking_lot::Mutex;
 use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind, Value};
-use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::functions::{Call, Function};
@@ -19,32 +17,11 @@ use crate::partitions::Partition;
 use crate::topology::{Server, Topology};
 use crate::url::Address;
 
-/// Keeps connections to each server: one that is shared, and one for each worker that publishes. A request follows its
-/// partition wherever it is served.
+/// Keeps one connection to each server. A request follows its partition wherever it is served.
 pub(crate) struct Commands {
     topology: Arc<Topology>,
     timeout: Duration,
-    links: Mutex<HashMap<(Server, Lane), Arc<Seat>>>,
-}
-
-/// Which of the connections to a server a request takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Lane {
-    /// The one that the shared runtime drives.
-    Shared,
-    /// One that a worker drives by itself. A request that takes it wakes no other thread, neither on its way nor with its
-    /// answer; but nothing orders it among those of other lanes.
-    Worker(ThreadId),
-}
-
-impl Lane {
-    /// The nearest one: that of the thread, if it is a worker's.
-    pub(crate) fn here() -> Self {
-        match Handle::current().runtime_flavor() {
-            RuntimeFlavor::CurrentThread => Self::Worker(thread::current().id()),
-            _ => Self::Shared,
-        }
-    }
+    links: Mutex<HashMap<Server, Arc<Seat>>>,
 }
 
 /// The place of a link. Held while connecting, so that one attempt serves all who wait.
@@ -91,12 +68,12 @@ impl Commands {
         keys: &[String],
         args: &[Bytes],
     ) -> Result<Value, Error> {
-        self.run(partition, Request::Call(&Call { function, keys, args }), Lane::Shared).await
+        self.run(partition, Request::Call(&Call { function, keys, args })).await
     }
 
     /// Runs one command.
     pub(crate) async fn command(&self, partition: Partition, command: &Cmd) -> Result<Value, Error> {
-        self.run(partition, Request::Command(command), Lane::Shared).await
+        self.run(partition, Request::Command(command)).await
     }
 
     /// Runs commands in one round trip to each server concerned; those of one partition in their order.
@@ -130,7 +107,7 @@ impl Commands {
         let each =
             async || join_all(commands.iter().map(|(partition, command)| self.command(*partition, command))).await;
         let Some(server) = server else { return each().await };
-        let mut link = match timeout_at(deadline, self.link(server, Lane::Shared)).await {
+        let mut link = match timeout_at(deadline, self.link(server)).await {
             Ok(Ok(Some(link))) => link,
             Ok(Ok(None)) => return each().await,
             Ok(Err(error)) => return all(error),
@@ -155,14 +132,13 @@ impl Commands {
         join_all(settled).await
     }
 
-    /// Does one thing, over a connection of this lane.
-    pub(crate) async fn run(&self, partition: Partition, request: Request<'_>, lane: Lane) -> Result<Value, Error> {
+    async fn run(&self, partition: Partition, request: Request<'_>) -> Result<Value, Error> {
         let deadline = Instant::now() + self.timeout;
         let mut refused = unavailable("no connection to Redis in time");
         let mut named = None;
         for _ in 0..MAX_ATTEMPTS {
             let known = named.is_none();
-            let Ok(reached) = timeout_at(deadline, self.reach(partition, named.take(), lane)).await else { break };
+            let Ok(reached) = timeout_at(deadline, self.reach(partition, named.take())).await else { break };
             let (server, mut link, asking) = reached?;
             let error = match timeout_at(deadline, link.run(request, asking)).await {
                 Ok(Ok(_)) if known && !self.serves(&server) => return Err(Error::OutcomeUnknown),
@@ -207,36 +183,35 @@ impl Commands {
         &self,
         partition: Partition,
         named: Option<(Server, Asking)>,
-        lane: Lane,
     ) -> Result<(Server, Link, Asking), Error> {
         if let Some((server, asking)) = named {
-            let link = self.dial(&server, lane).await?;
+            let link = self.dial(&server).await?;
             return Ok((server, link, asking));
         }
         loop {
             let server = self.topology.server(partition).await;
-            if let Some(link) = self.link(&server, lane).await? {
+            if let Some(link) = self.link(&server).await? {
                 return Ok((server, link, Asking::No));
             }
         }
     }
 
     /// The connection to a server. Before one is dialled, it is asked where the server is; `None` if there is none any more.
-    async fn link(&self, server: &Server, lane: Lane) -> Result<Option<Link>, Error> {
-        if let Some(link) = self.seat(server, lane).lock().await.live() {
+    async fn link(&self, server: &Server) -> Result<Option<Link>, Error> {
+        if let Some(link) = self.seat(server).lock().await.live() {
             return Ok(Some(link));
         }
         self.ask_where(server.site).await;
         if !self.serves(server) {
             return Ok(None);
         }
-        self.dial(server, lane).await.map(Some)
+        self.dial(server).await.map(Some)
     }
 
     /// Whether a server still has a part in this. One that a failover has replaced may go on for a while as if nothing had
     /// happened: what it says then will be forgotten.
     fn serves(&self, server: &Server) -> bool {
-        self.topology.map().borrow().has(server)
+        self.topology.map().borrow().servers().contains(server)
     }
 
     /// Asks where the servers are. Those who should know and are silent must not use up all the time there is.
@@ -244,8 +219,8 @@ impl Commands {
         let _ = timeout(self.timeout / 3, self.topology.refresh(site)).await;
     }
 
-    async fn dial(&self, server: &Server, lane: Lane) -> Result<Link, Error> {
-        let seat = self.seat(server, lane);
+    async fn dial(&self, server: &Server) -> Result<Link, Error> {
+        let seat = self.seat(server);
         let mut seat = seat.lock().await;
         if let Some(link) = seat.live() {
             return Ok(link);
@@ -266,16 +241,15 @@ impl Commands {
         }
     }
 
-    fn seat(&self, server: &Server, lane: Lane) -> Arc<Seat> {
+    fn seat(&self, server: &Server) -> Arc<Seat> {
         let mut links = self.links.lock();
-        let place = (server.clone(), lane);
-        if !links.contains_key(&place) {
+        if !links.contains_key(server) {
             // Servers that serve nothing any more leave.
             let map = self.topology.map();
             let map = map.borrow();
-            links.retain(|(server, _), _| map.has(server));
+            links.retain(|server, _| map.servers().contains(server));
         }
-        Arc::clone(links.entry(place).or_default())
+        Arc::clone(links.entry(server.clone()).or_default())
     }
 }
 
@@ -304,17 +278,4 @@ impl Refusal {
 
 fn unavailable(reason: &str) -> Error {
     Error::Unavailable(reason.into())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_worker_has_a_lane_of_its_own() {
-        let worker = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let shared = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
-        assert_eq!(worker.block_on(async { Lane::here() }), Lane::Worker(thread::current().id()));
-        assert_eq!(shared.block_on(async { Lane::here() }), Lane::Shared);
-    }
 }

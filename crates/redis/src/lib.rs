@@ -4,7 +4,7 @@
 //! `subscriber` of every node that wants the channel → [`Sequencer`] (gaps) → dispatch.
 //!
 //! - `url`, `partitions`, `topology`: where Redis is, and which server serves which channels
-//! - `commands`, `link`: to each server connections for commands; `functions`: what runs inside of Redis
+//! - `commands`, `link`: to each server a shared connection for commands; `functions`: what runs inside of Redis
 //! - `reception`, `subscriber`, `session`: from each server what the node wants; `wishes`: which channels those are, and which are
 //!   confirmed; [`Health`]: whether anything arrives
 //! - [`RedisPresence`]: who is where

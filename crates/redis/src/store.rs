@@ -12,10 +12,9 @@ use fanwire_wire::cluster::Envelope;
 use fanwire_wire::{Broadcast, Channel, Epoch, Position, Publication};
 
 use crate::answers::{bytes, items, number, text};
-use crate::commands::{Commands, Lane};
-use crate::functions::{Call, Function};
+use crate::commands::Commands;
+use crate::functions::Function;
 use crate::keys::{Keys, fresh_word};
-use crate::link::Request;
 use crate::partitions::Partition;
 
 /// How long a stream's position outlives its last use.
@@ -60,8 +59,7 @@ impl Store {
             args.extend(condition.into_iter().flatten());
             keys.extend(options.idempotency_key.map(|key| self.keys.result(&channel, &key)));
         }
-        let call = Call { function: Function::Publish, keys: &keys, args: &args };
-        let answers = items(self.commands.run(partition, Request::Call(&call), Lane::here()).await?);
+        let answers = items(self.commands.call(partition, Function::Publish, &keys, &args).await?);
         let published: Vec<_> = answers.into_iter().map_while(|answer| published(&text(answer)?)).collect();
         if published.len() == wanted { Ok(published) } else { Err(unexpected()) }
     }
@@ -70,7 +68,7 @@ impl Store {
     pub(crate) async fn send(&self, partition: Partition, channel: &str, envelope: &Bytes) -> Result<(), Error> {
         let mut command = redis::cmd(self.keys.publish());
         command.arg(channel).arg(&**envelope);
-        self.commands.run(partition, Request::Command(&command), Lane::here()).await.map(|_| ())
+        self.commands.command(partition, &command).await.map(|_| ())
     }
 
     pub(crate) async fn history(&self, channel: &Channel, query: &HistoryQuery) -> Result<History, Error> {

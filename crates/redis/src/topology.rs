@@ -254,11 +254,6 @@ impl Map {
         self.0.iter().flatten().collect()
     }
 
-    /// Whether a server serves anything.
-    pub(crate) fn has(&self, server: &Server) -> bool {
-        self.0.iter().flatten().any(|serving| serving == server)
-    }
-
     /// What a server serves.
     pub(crate) fn of(&self, server: &Server) -> impl Iterator<Item = Partition> {
         self.0.iter().zip(0..).filter(move |(at, _)| at.as_ref() == Some(server)).map(|(_, index)| Partition::at(index))
